@@ -1,0 +1,31 @@
+"""The counters' names: one name each, in summaries, status, metrics and logs."""
+
+from typing import Final
+
+PER_REPLICA: Final = (
+    "captured",  # packets in this replica's capture stream
+    "kernel_drops",  # dropped by the kernel or the interface before libpcap saw them
+    "ring_drops",  # dropped because the ring was full
+    "injected_drops",  # dropped by fault injection
+    "recovered",  # agreed packets whose bytes came from a peer
+    "lost",  # seqs decided void: no survivor has the bytes
+    "agreed",  # packets of the agreed stream that are stable here
+    "ambiguous",
+    "late",
+    "clamped",
+    "desync_level",
+    "max_desync",
+    "checkpoints",
+    "rollbacks",
+    "alerts",  # alerts that this replica's IDS raised
+    "delay_p50_ms",  # capture to stable
+    "delay_p99_ms",
+)
+
+SET: Final = (
+    "alerts_out",
+    "alerts_suppressed",
+    "alerts_diverging",
+    "alerts_provisional",
+    "alerts_retracted",
+)
