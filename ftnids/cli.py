@@ -1,0 +1,60 @@
+"""The command line: `ftnids COMMAND`.  Commands load when they are called, so that `ftnids -V` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final
+
+import click
+
+from ftnids import __version__
+from ftnids.errors import FtnidsError
+
+COMMANDS: Final = {
+    "align": "Merge lossy captures of one link into one agreed stream, offline.",
+    "run": "Run one replica in the foreground.",
+    "lab": "Run the whole system on this machine: hub, replicas, loss, an IDS, a result table.",
+    "simulate": "Run the protocol under simulated weather, one seed a run.",
+    "doctor": "Check this host and say what to do.",
+    "keygen": "Write a cluster secret and the CURVE key pairs.",
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are the modules of `ftnids.commands`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"ftnids.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="ftnids")
+def cli() -> None:
+    """A set of network intrusion sensors that behaves as one that never blinks."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; an error that an operator can act on is one line on stderr."""
+    try:
+        status = cli.main(arguments, prog_name="ftnids", standalone_mode=False)
+    except click.exceptions.Abort:
+        print("ftnids: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except FtnidsError as error:
+        print(f"ftnids: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    sys.exit(status if isinstance(status, int) else 0)
