@@ -1,0 +1,33 @@
+# One way to run each thing.  Every target first makes what it needs: Debian packages (as root), .venv, the native build.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test lint demo bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Debian packages, .venv with all dependencies, CRIU; quick when nothing is missing
+	@scripts/setup.sh
+
+build: setup ## the native module, in place
+	@scripts/build.sh
+
+test: build ## all tests; ARGS="-k ring" passes arguments to pytest
+	@$(PYTHON) -m pytest $(ARGS)
+
+lint: build ## ruff and mypy --strict
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+
+demo: build ## two lossy replicas, a real Suricata each, one clean alert stream; ends with an error if they disagree
+	@scripts/demo.sh
+
+bench: build ## the numbers of bench/README.md; ARGS="align" runs one of them
+	@$(PYTHON) -m bench $(ARGS)
+
+clean: ## remove what was built and downloaded, .venv included
+	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-out lab-out
+	find ftnids -name '*.so' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,211 @@
+#!/usr/bin/env bash
+# Makes this checkout ready to build and run: Debian packages, .venv with every Python dependency, a working CRIU.
+# `make` runs it before everything else; when nothing is missing it changes nothing and takes a moment.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin # where tc and ethtool live, also for users whose PATH leaves them out
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() {
+    printf 'setup: %s\n' "$*" >&2
+    exit 1
+}
+
+have() { command -v "$1"; }
+header() { echo "#include <$1>" | gcc -E -; }
+at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) = "$1" ]]; } # version $1 <= version $2
+version_of() { "$@" 2>/dev/null | grep -oE '[0-9]+(\.[0-9]+)+' | head -n 1; }
+suricata_7() { at_least 7.0 "$(version_of suricata -V)"; }
+python_ready() { "$1" -c 'import sys, sysconfig, os, venv, ensurepip
+sys.exit(sys.version_info < (3, 11) or not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; }
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3} /usr/bin/python3; do
+        if python_ready "$candidate" 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+# -- Debian packages -------------------------------------------------------------------------
+# A package counts as there when what it is for is there; docs/decisions/0003-dependencies.md says what that is.
+missing=()
+need() {
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+find_missing() {
+    missing=()
+    need gcc have gcc
+    need g++ have g++
+    need libc6-dev header stdio.h
+    need pkgconf have pkg-config
+    need libpcap-dev header pcap/pcap.h
+    need libxxhash-dev header xxhash.h
+    need python3-dev find_python
+    need python3-venv find_python
+    need iproute2 have tc
+    need ethtool have ethtool
+    need suricata suricata_7
+    if ((EUID == 0)) && [[ $release != bookworm ]]; then need criu have criu; fi
+}
+
+# The mirror that this system takes Debian itself from, so that added suites come from the same place.
+debian_mirror() {
+    apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
+        awk -v release="$release" '$1 == "Debian" && $2 == release && $3 == "main" { print $4; exit }'
+}
+
+debian_source() { # debian_source URI SUITE: a deb822 stanza
+    printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' "$1" "$2" \
+        /usr/share/keyrings/debian-archive-keyring.gpg
+}
+
+backports_wanted() { # Debian 12's own Suricata is version 6; an already configured suite is used as it is
+    [[ $release = bookworm && " ${missing[*]} " = *" suricata "* ]] &&
+        ! apt-cache madison suricata | grep -q bookworm-backports
+}
+
+install_packages() {
+    local backports=/etc/apt/sources.list.d/ftnids-backports.sources started_suricata=no
+    say "adding the Debian packages: ${missing[*]}"
+    apt-get update -q
+    if backports_wanted; then
+        say "adding the suite bookworm-backports for Suricata 7: $backports"
+        debian_source "$(debian_mirror)" bookworm-backports >"$backports"
+        apt-get update -q
+    fi
+    if [[ " ${missing[*]} " = *" suricata "* && $release = bookworm ]]; then
+        missing=("${missing[@]/%suricata/suricata/bookworm-backports}")
+    fi
+    have suricata >/dev/null || started_suricata=yes
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null
+    if [[ $started_suricata = yes && -d /run/systemd/system ]]; then
+        # The package starts a sensor of its own on the first interface; ftnids starts its own processes.
+        systemctl disable --now suricata.service >/dev/null 2>&1 || true
+    fi
+}
+
+explain_packages() { # not root: the one command, then stop
+    local before='' wanted=("${missing[@]}")
+    if backports_wanted; then
+        before="echo 'deb $(debian_mirror) bookworm-backports main' > /etc/apt/sources.list.d/ftnids-backports.list && "
+    fi
+    [[ $release = bookworm ]] && wanted=("${wanted[@]/%suricata/suricata/bookworm-backports}")
+    fail "Debian packages are missing. Run this, then the same make command again:
+  sudo sh -c \"${before}apt-get update && apt-get install -y --no-install-recommends ${wanted[*]}\""
+}
+
+packages() {
+    find_missing
+    ((${#missing[@]})) || return 0
+    have apt-get >/dev/null || fail "this system has no apt; install what these Debian packages hold: ${missing[*]}"
+    if ((EUID)); then explain_packages; fi
+    install_packages
+    find_missing
+    ((${#missing[@]} == 0)) || fail "still missing after the installation: ${missing[*]}"
+}
+
+# -- Python ----------------------------------------------------------------------------------
+requirements() {
+    "$1" - <<'PYTHON'
+import tomllib
+
+with open("pyproject.toml", "rb") as file:
+    pyproject = tomllib.load(file)
+groups = pyproject.get("dependency-groups", {}).values()
+extras = pyproject["project"].get("optional-dependencies", {}).values()
+lists = [pyproject["build-system"]["requires"], pyproject["project"]["dependencies"], *groups, *extras]
+print("\n".join(sorted({line for one in lists for line in one})))
+PYTHON
+}
+
+virtual_environment() {
+    local python stamp=.venv/requirements.txt
+    python=$(find_python) || fail "Python 3.11 or newer with venv and headers is needed; name one with PYTHON=..."
+    if ! .venv/bin/python -c '' 2>/dev/null; then
+        say "making .venv with $("$python" -V)"
+        "$python" -m venv --clear .venv
+    fi
+    if ! cmp -s <(requirements "$python") "$stamp"; then
+        say "installing the Python packages that pyproject.toml lists into .venv"
+        requirements "$python" >"$stamp.new"
+        .venv/bin/python -m pip install -q --disable-pip-version-check -r "$stamp.new"
+        mv "$stamp.new" "$stamp"
+    fi
+    local packages
+    packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+    pwd >"$packages/ftnids.pth"
+    printf '#!/bin/sh\nexec "%s/.venv/bin/python" -m ftnids "$@"\n' "$PWD" >.venv/bin/ftnids
+    chmod +x .venv/bin/ftnids
+}
+
+# -- CRIU --------------------------------------------------------------------------------------
+# CRIU 4.1 is the first that knows the vDSO of Linux 6 kernels. Debian 12 has 3.17, so Debian 13's packages are unpacked
+# into .cache/criu, with their own C library, and started through that library's loader: nothing of the host changes.
+unpack_criu() {
+    local root=$PWD/.cache/criu mirror
+    mirror=$(debian_mirror)
+    [[ -n $mirror ]] || return 1
+    rm -rf "$root"
+    mkdir -p "$root"/apt/{lists/partial,archives/partial,sources}
+    : >"$root/apt/status"
+    debian_source "$mirror" trixie >"$root/apt/sources/trixie.sources"
+    cat >"$root/apt/apt.conf" <<APT
+Dir::State "$root/apt";
+Dir::State::status "$root/apt/status";
+Dir::Cache "$root/apt";
+Dir::Etc::sourcelist "/dev/null";
+Dir::Etc::sourceparts "$root/apt/sources";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "$root/apt/sources";
+Acquire::Languages "none";
+Acquire::http::Timeout "20";
+APT::Install-Recommends "false";
+APT::Sandbox::User "";
+APT
+    APT_CONFIG=$root/apt/apt.conf apt-get update -qq &&
+        APT_CONFIG=$root/apt/apt.conf apt-get install -qq -y --download-only criu >/dev/null || return 1
+    local package
+    for package in "$root"/apt/archives/*.deb; do
+        dpkg -x "$package" "$root" || return 1
+    done
+    rm -rf "$root/apt"
+}
+
+wrap_criu() {
+    local loader library
+    loader=$(find "$PWD/.cache/criu/usr/lib" -name 'ld-linux-*.so.*' | head -n 1)
+    library=$(dirname "$loader")
+    printf '#!/bin/sh\nexec "%s" --library-path "%s" "%s" "$@"\n' \
+        "$loader" "$library" "$PWD/.cache/criu/usr/sbin/criu" >.venv/bin/criu
+    chmod +x .venv/bin/criu
+}
+
+checkpointing() {
+    local system
+    .venv/bin/criu -V >/dev/null 2>&1 && return
+    rm -f .venv/bin/criu
+    if system=$(have criu) && at_least 4.1 "$(version_of "$system" -V)"; then
+        ln -s "$system" .venv/bin/criu
+    elif [[ $release = bookworm ]]; then
+        say "unpacking Debian 13's CRIU into .cache/criu (Debian 12's fails on Linux 6 kernels)"
+        if [[ -x .cache/criu/usr/sbin/criu ]] || unpack_criu; then
+            wrap_criu
+        fi
+    fi
+    if [[ ! -x .venv/bin/criu ]]; then
+        say "warning: no CRIU 4.1 or newer here and none to be had; checkpoints with it are off, their tests skip"
+    elif ((EUID == 0)) && ! .venv/bin/criu check >/dev/null 2>&1; then
+        say "warning: 'criu check' fails on this kernel: $(.venv/bin/criu check 2>&1 | grep -m 1 Error || true)"
+    fi
+}
+
+release=$(. /etc/os-release && echo "${VERSION_CODENAME:-unknown}")
+packages
+virtual_environment
+checkpointing
