@@ -176,7 +176,7 @@ class Heartbeat(Message):
     """Sent every 20 ms to all members."""
 
     members: int = 0  # bit mask
-    state: int = 0  # ftnids.sync.engine.State
+    state: int = 0  # ftnids.sync.membership.State
     promised: int = 0  # highest view number promised
     watermark_ns: int = 0
     sent_ns: int = 0  # sender's capture clock at sending
@@ -238,6 +238,7 @@ class History(Message):
     hash: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
     time_ns: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     position: int = 0  # the coordinator's position of the first of them
+    cut_ns: int = 0  # coordinator's capture clock: the view's stream starts after this
     digest: bytes = b""
     config: str = ""
     refused: str = ""  # why the joiner is not let in; empty when it is

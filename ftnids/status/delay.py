@@ -1,0 +1,71 @@
+"""Delay from capture to stable, measured in batches.
+
+The replica notes now and then how far its capture stream was (`captured`); when packets become
+stable (`stable`), each one's delay is the time since the first note that covers its position.
+The notes are as far apart as the main loop's turns, so a delay is never reported too small by
+more than one turn; for live captures the packet's own time stamp is used instead, which is exact.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ftnids.sync.messages import I64
+
+BUCKETS_PER_OCTAVE: Final = 16
+LOWEST_MS: Final = 0.01
+BUCKETS: Final = BUCKETS_PER_OCTAVE * 24  # up to 167 s
+MAX_NOTES: Final = 65_536
+
+
+class Histogram:
+    """A logarithmic histogram of delays: 4 % resolution, fixed memory."""
+
+    def __init__(self) -> None:
+        self._counts: NDArray[np.int64] = np.zeros(BUCKETS, np.int64)
+        self.max_ms = 0.0
+
+    def add(self, delays_ms: NDArray[np.float64]) -> None:
+        """Count `delays_ms` (float64, ms)."""
+        if len(delays_ms) == 0:
+            return
+        self.max_ms = max(self.max_ms, float(delays_ms.max()))
+        bucket = np.log2(np.maximum(delays_ms, LOWEST_MS) / LOWEST_MS) * BUCKETS_PER_OCTAVE
+        self._counts += np.bincount(np.clip(bucket.astype(np.int64), 0, BUCKETS - 1), minlength=BUCKETS)
+
+    def percentile(self, share: float) -> float:
+        """The delay in ms that `share` (0 to 1) of the packets do not exceed, to the bucket; 0 when empty."""
+        total = int(self._counts.sum())
+        if total == 0:
+            return 0.0
+        bucket = int(np.searchsorted(np.cumsum(self._counts), share * total))
+        return float(min(LOWEST_MS * 2 ** ((bucket + 1) / BUCKETS_PER_OCTAVE), self.max_ms))
+
+
+class DelayMeter:
+    """Turns notes of the capture's progress into delays of stable packets."""
+
+    def __init__(self) -> None:
+        self.histogram = Histogram()
+        self._notes: deque[tuple[int, int]] = deque(maxlen=MAX_NOTES)  # head, monotonic ns
+
+    def captured(self, head: int, now_ns: int) -> None:
+        """At `now_ns` (monotonic) everything below position `head` was captured."""
+        if not self._notes or head > self._notes[-1][0]:
+            self._notes.append((head, now_ns))
+
+    def stable(self, positions: I64, now_ns: int) -> None:
+        """The packets at `positions` (int64, of this replica's stream) are stable at `now_ns`."""
+        if len(positions) == 0 or not self._notes:
+            return
+        heads = np.array([head for head, _ in self._notes])
+        times = np.array([at for _, at in self._notes])
+        note = np.minimum(np.searchsorted(heads, positions, side="right"), len(times) - 1)
+        self.histogram.add((now_ns - times[note]) / 1e6)
+        lowest = int(positions.min())
+        while len(self._notes) > 1 and self._notes[0][0] <= lowest:
+            self._notes.popleft()

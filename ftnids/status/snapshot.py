@@ -1,0 +1,55 @@
+"""One record with everything that can be said of a replica at one moment.
+
+`replica.py` makes it once a second; it is written to `status.json` in the log directory, sent to
+the peers, and is all that the status commands know.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ftnids import counters
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The status of one replica."""
+
+    name: str
+    state: str  # starting, waiting, running, ended, failed
+    reason: str = ""  # why it failed
+    pid: int = 0
+    time: float = 0.0  # seconds since the epoch
+    version: str = ""
+    implementation: str = ""  # of the core: c or python
+    view: dict[str, int] = field(default_factory=dict)  # lineage, number, coordinator, incarnation
+    coordinator: str = ""
+    members: list[str] = field(default_factory=list)
+    counters: dict[str, int | float] = field(default_factory=dict)  # ftnids.counters.PER_REPLICA
+    set: dict[str, int] = field(default_factory=dict)  # ftnids.counters.SET, on the coordinator
+    seq: dict[str, int] = field(default_factory=dict)  # decided, acked, stable, fed
+    rounds: int = 0
+    dirty_rounds: int = 0
+    ring: dict[str, int] = field(default_factory=dict)
+    peers: dict[str, int] = field(default_factory=dict)
+    ids: dict[str, str | int] = field(default_factory=dict)
+    stream_sha256: str = ""  # of hashes.txt so far
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for key in counters.PER_REPLICA:
+            self.counters.setdefault(key, 0)
+
+    def json(self) -> bytes:
+        """The record as one line of JSON."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+
+def write(path: Path, snapshot: Snapshot) -> None:
+    """Replace `path` by `snapshot` in one step, so that a reader never sees half of it."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(snapshot.json() + b"\n")
+    os.replace(temporary, path)

@@ -1,0 +1,187 @@
+"""What the coordinator of a view does besides being a member: merge the reports into decisions.
+
+Theory of operation.  Reports fill the merger's pending streams, the coordinator's own among them
+(it needs no message).  Whenever something new is there, the merger settles what can be settled:
+clean stretches, then up to the last anchor, then up to the horizon.  Each settled block becomes
+one numbered decision to all members.  Decisions wait while too much is not yet acknowledged, and
+reports beyond the merger's room are not taken (their sender sends them again), so that memory is
+bounded whatever a member does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftnids import limits
+from ftnids.sync.merge import Merger, Settled
+from ftnids.sync.merge import Settings as MergeSettings
+from ftnids.sync.messages import Decision, Fetch, Report, View
+from ftnids.sync.settings import Settings, Stream
+
+NEVER = np.iinfo(np.int64).min
+ROUNDS_A_TICK = 8  # settled blocks per tick; more wait for the next, so that messages are read in between
+
+
+class Coordinator:
+    """Decides for one view."""
+
+    def __init__(
+        self, settings: Settings, stream: Stream, view: View, members: tuple[int, ...], start: dict[int, int], seq: int
+    ) -> None:
+        self._settings = settings
+        self._stream = stream
+        self.view = view
+        self.members = members
+        self.seq = seq  # next to decide
+        self.number = 0
+        self.ended = False
+        self._ends: set[int] = set()
+        self._asked_ns: dict[tuple[int, int], int] = {}
+        self._mask = sum(1 << m for m in members)
+        self._new = False
+        self.reports_refused = 0
+        self.merger = Merger(
+            members,
+            settings.me,
+            MergeSettings(
+                k=settings.k,
+                l=settings.l,
+                max_desync=settings.max_desync,
+                reorder_ns=settings.reorder_ns,
+                reorder_places=settings.reorder_places,
+                aligner=settings.aligner,
+            ),
+            start=start,
+        )
+
+    def reported(self) -> dict[int, int]:
+        """The next position wanted from each other member."""
+        return {m: self.merger.reported(m) for m in self.members if m != self._settings.me}
+
+    # -- what comes in -----------------------------------------------------------------------
+
+    def report(self, report: Report) -> None:
+        """Take in another member's report; one that leaves a gap or finds no room is not taken."""
+        member = report.sender
+        merger = self.merger
+        count = len(report.hash) + report.k * len(report.cluster)
+        if report.watermark_ns == NEVER and report.k == 0 and report.position < merger.reported(member):
+            merger.add_detail(member, report.position, report.hash, report.time_ns)
+            self._new = True
+            return
+        if report.position > merger.reported(member) or merger.pending(member) + count > limits.MAX_PENDING:
+            self.reports_refused += 1
+            return
+        if report.k:
+            merger.add_clusters(member, report.position, report.k, report.cluster, report.first_ns, report.last_ns)
+        elif len(report.hash):
+            merger.add(member, report.position, report.hash, report.time_ns)
+        if report.watermark_ns != NEVER:
+            merger.watermark(member, report.watermark_ns, end=report.end)
+        if report.end:
+            self._ends.add(member)
+        self._new = True
+
+    def own(self, *, ended: bool) -> None:
+        """Take in the local stream up to its head."""
+        me = self._settings.me
+        watermark = self._stream.watermark_ns
+        head = self._stream.head
+        first = self.merger.reported(me)
+        room = limits.MAX_PENDING - self.merger.pending(me)
+        last = min(head, first + room)
+        if last > first:
+            hashes = np.array(self._stream.hashes(first, last), np.uint64)
+            times = np.array(self._stream.times(first, last), np.int64)
+            self.merger.add(me, first, hashes, times)
+        if last < head:
+            watermark = min(watermark, int(self._stream.times(last, last + 1)[0]) - 1)
+        ended = ended and last == head
+        self.merger.watermark(me, watermark, end=ended)
+        if ended:
+            self._ends.add(me)
+        self._new = True
+
+    # -- what goes out ----------------------------------------------------------------------
+
+    def decide(self, acked: int) -> list[Decision]:
+        """Decisions that can be made now; `acked` is the lowest seq that some member has not acknowledged."""
+        made: list[Decision] = []
+        if self.ended or not self._new:
+            return made
+        self._new = False
+        while self.seq - acked < limits.MAX_UNSTABLE:
+            settled = self.merger.decide()
+            if settled is None:
+                break
+            made.extend(self._decisions(settled))
+            if len(made) >= ROUNDS_A_TICK:
+                break
+        else:
+            self._new = True
+        if len(made) >= ROUNDS_A_TICK:
+            self._new = True
+        elif self._ends.issuperset(self.members) and not any(self.merger.pending(m) for m in self.members):
+            self.ended = True
+            made.append(self._blank(ends=True))
+        return made
+
+    def wanted(self, now_ns: int) -> list[tuple[int, Fetch]]:
+        """Requests for the packet hashes behind summaries that differ."""
+        requests = []
+        wanted = self.merger.wanted()
+        self._asked_ns = {key: at for key, at in self._asked_ns.items() if any(w[:2] == key for w in wanted)}
+        for member, position, count in wanted:
+            if now_ns - self._asked_ns.get((member, position), NEVER // 2) < self._settings.timers.resend:
+                continue
+            self._asked_ns[member, position] = now_ns
+            fetch = Fetch(self._settings.me, self._settings.incarnation, self.view, position=position, count=count)
+            requests.append((member, fetch))
+        return requests
+
+    def _blank(self, *, ends: bool = False) -> Decision:
+        merger = self.merger
+        decision = Decision(
+            self._settings.me,
+            self._settings.incarnation,
+            self.view,
+            number=self.number,
+            first_seq=self.seq,
+            members=self._mask,
+            ends=ends,
+            ambiguous=merger.ambiguous,
+            late=merger.late,
+            rounds=merger.rounds,
+            dirty_rounds=merger.dirty_rounds,
+            desync_level=merger.desync_level,
+            max_desync=merger.max_desync,
+        )
+        decision.offset_ns = {m: merger.offset_ns(m) for m in self.members}
+        decision.tolerance_ns = {m: merger.tolerance_ns(m) for m in self.members}
+        self.number += 1
+        return decision
+
+    def _decisions(self, settled: Settled) -> list[Decision]:
+        """One settled block as decisions of at most MAX_DECISION_PACKETS."""
+        made = []
+        count = len(settled.hash)
+        here = settled.places >= 0
+        holders = np.zeros(count, np.uint32)
+        for column, member in enumerate(self.members):
+            holders |= here[:, column].astype(np.uint32) << np.uint32(member)
+        for first in range(0, max(count, 1), limits.MAX_DECISION_PACKETS):
+            part = slice(first, min(first + limits.MAX_DECISION_PACKETS, count))
+            decision = self._blank()
+            decision.time_us = settled.time_us[part]
+            decision.holders = holders[part]
+            decision.flags = settled.flags[part]
+            decision.hash = settled.hash[part][decision.holders != self._mask]
+            for column, member in enumerate(self.members):
+                places = settled.places[part, column]
+                decision.places[member] = places[places >= 0]
+            decision.cut_ns = settled.cut_ns
+            if first == 0:
+                decision.skipped = {m: p for m, p in settled.skipped.items() if len(p)}
+            self.seq += len(decision.time_us)
+            made.append(decision)
+        return made

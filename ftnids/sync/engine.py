@@ -1,0 +1,267 @@
+"""One replica's protocol engine: events in, actions out.
+
+Theory of operation.  The surroundings tell the engine what arrives (`receive`), what they did
+(`stored`, `fed`), and that time has passed (`tick`); the local capture stream is read through
+`Stream`.  The engine answers with `actions()`.  It knows no sockets, threads, files or clocks: the
+caller passes the time, int64 ns on the replica's capture clock, which does not step.
+
+    no view   Membership finds the peers; the first replica up founds the lineage
+    in a view Member keeps the agreed stream; Reporter reports to the coordinator;
+              where this replica coordinates, Coordinator merges and decides instead
+
+Every message names its view; one of another view changes nothing.  Assertions stay on.
+"""
+
+from __future__ import annotations
+
+from ftnids.sync.actions import Action, End, Fail, Note, Send, Start
+from ftnids.sync.coordinator import Coordinator
+from ftnids.sync.member import Member
+from ftnids.sync.membership import Membership, State
+from ftnids.sync.messages import (
+    I64,
+    U64,
+    Ack,
+    Bytes,
+    Decision,
+    Fetch,
+    Heartbeat,
+    History,
+    Install,
+    Join,
+    Leave,
+    Message,
+    Nack,
+    Report,
+    View,
+)
+from ftnids.sync.reporter import Reporter
+from ftnids.sync.settings import MS, Settings, Stream
+
+LOST_AFTER = 33  # failure timeouts of silence before a set that cannot change its view gives up
+
+
+class Engine:
+    """The protocol of one replica."""
+
+    def __init__(self, settings: Settings, stream: Stream, now_ns: int) -> None:
+        self.settings = settings
+        self._stream = stream
+        self.membership = Membership(settings, stream, now_ns)
+        self.view = View()
+        self.members: tuple[int, ...] = ()
+        self.member: Member | None = None
+        self.reporter: Reporter | None = None
+        self.coordinator: Coordinator | None = None
+        self.stale = 0  # messages of another view
+        self._install: Install | None = None
+        self._confirmed: set[int] = set()  # members heard in the view since INSTALL
+        self._ended = False  # the local capture stream
+        self._beat_ns = -(1 << 62)
+        self._asked_ns = -(1 << 62)
+        self._ticked_ns = now_ns
+        self._incarnations: dict[int, int] = {}  # of the view's members, as first heard in it
+        self._out: list[Action] = []
+
+    @property
+    def state(self) -> State:
+        """What this replica is doing."""
+        return self.membership.state
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def receive(self, message: Message, now_ns: int) -> None:
+        """A message has arrived."""
+        if message.sender not in self.membership.peers or not self.membership.heard(message, now_ns):
+            self.stale += 1
+            return
+        match message:
+            case Heartbeat():
+                self.membership.heartbeat(message, now_ns)
+            case Join():
+                self.membership.joined(message, now_ns)
+            case History():
+                self.membership.history(message, now_ns)
+            case Install():
+                self._installed(message, now_ns)
+            case Leave():
+                self._left(message)
+            case _ if message.view != self.view or self.member is None:
+                self.stale += 1
+            case _:
+                self._confirmed.add(message.sender)
+                self._in_view(message, self.member, now_ns)
+
+    def _in_view(self, message: Message, member: Member, now_ns: int) -> None:
+        match message:
+            case Decision() if message.sender == self.view.coordinator:
+                member.decided(message, now_ns)
+                if self.reporter and len(message.time_us):
+                    dirty = int((message.holders != message.members).sum())
+                    self.reporter.rate.decided(len(message.time_us), dirty)
+            case Bytes():
+                member.offered(message)
+            case Ack():
+                member.acknowledged(message)
+                if self.reporter and message.sender == self.view.coordinator:
+                    self.reporter.acknowledged(message.reported.get(self.settings.me, 0), now_ns)
+            case Report() if self.coordinator:
+                self.coordinator.report(message)
+            case Nack() if self.coordinator:
+                for entry in member.log:
+                    if message.first <= entry.decision.number < message.last:
+                        self._out.append(Send(message.sender, entry.decision))
+            case Fetch() if len(message.seq):
+                member.fetch(message)
+            case Fetch() if self.reporter:
+                detail = self.reporter.detail(self.view, message.position, message.count, now_ns)
+                if detail is not None:
+                    self._out.append(Send(message.sender, detail))
+            case _:
+                self.stale += 1
+
+    def stored(self, seq: I64, hashes: U64, refs: I64, now_ns: int) -> None:
+        """The packets of a `Store` action are in the ring; `refs` below 0 are not (int64, same shape as `seq`)."""
+        if self.member is not None:
+            self.member.stored(seq, hashes, refs, now_ns)
+
+    def fed(self, seq: int) -> None:
+        """The local feed has passed everything below `seq`; the agreed index may reuse those places."""
+        if self.member is not None:
+            self.member.fed = max(self.member.fed, seq)
+
+    def end_of_stream(self) -> None:
+        """The local capture stream ends at its head."""
+        self._ended = True
+        if self.reporter:
+            self.reporter.end()
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> None:
+        """Do everything that is due."""
+        if self.state is State.FAILED:
+            return
+        self._ticked_ns = now_ns
+        if now_ns - self._beat_ns >= self.settings.timers.heartbeat:
+            self._beat_ns = now_ns
+            self.membership.beat(self.view, sum(1 << m for m in self.members), now_ns)
+            beating = True
+        else:
+            beating = False
+        if self.member is None:
+            install = self.membership.tick(now_ns)
+            if install is not None:
+                self._enter(install)
+        if self.member is not None:
+            self._run(self.member, beating, now_ns)
+
+    def _run(self, member: Member, beating: bool, now_ns: int) -> None:
+        reported: dict[int, int] = {}
+        if self.coordinator:
+            self.coordinator.own(ended=self._ended)
+            self._decide(self.coordinator, member, now_ns)
+            reported = self.coordinator.reported()
+        elif self.reporter:
+            for report in self.reporter.reports(self.view, now_ns, member.consumed.base):
+                self._out.append(Send(self.view.coordinator, report))
+        member.advance(now_ns)
+        member.ack(reported, now_ns, again=beating)
+        self._out.extend(member.out)
+        member.out.clear()
+        if member.ends_at is not None and member.stable >= member.ends_at and self.state is State.RUNNING:
+            self.membership.state = State.ENDED
+            self._out.append(End(member.ends_at))
+        self._confirm(now_ns)
+        self._watch(now_ns)
+
+    def _decide(self, coordinator: Coordinator, member: Member, now_ns: int) -> None:
+        acked = min(member.peer_acked.values())
+        for decision in coordinator.decide(acked):
+            member.decided(decision, now_ns)
+            for other in self.members:
+                if other != self.settings.me:
+                    self._out.append(Send(other, decision))
+        for other, fetch in coordinator.wanted(now_ns):
+            self._out.append(Send(other, fetch))
+
+    def deadline_ns(self) -> int:
+        """When `tick` wants to be called next, at the latest."""
+        beat = self._beat_ns + self.settings.timers.heartbeat
+        if self.member is None:
+            return min(beat, self._beat_ns + 10 * MS)
+        if self.coordinator:
+            busy = any(self.coordinator.merger.pending(m) for m in self.members)
+            return min(beat, self._tick_after(busy))
+        return min(beat, self.reporter.due_ns() if self.reporter else beat)
+
+    def _tick_after(self, busy: bool) -> int:
+        timers = self.settings.timers
+        return self._ticked_ns + (timers.report if busy else timers.idle_report)
+
+    def actions(self) -> list[Action]:
+        """What is to be done, in order; the list is the caller's."""
+        out = self.membership.out + self._out
+        self.membership.out, self._out = [], []
+        return out
+
+    # -- the view ----------------------------------------------------------------------------------
+
+    def _installed(self, message: Install, now_ns: int) -> None:
+        if self.member is None and message.members >> self.settings.me & 1:
+            self._enter(message)
+
+    def _enter(self, install: Install) -> None:
+        me = self.settings.me
+        self.view = install.installed
+        self.members = tuple(m for m in range(self.settings.members) if install.members >> m & 1)
+        start = install.start[me]
+        self.member = Member(self.settings, self.view, self.members, start, install.first_seq)
+        self.membership.state = State.RUNNING
+        if self.view.coordinator == me:
+            self._install = install
+            self.coordinator = Coordinator(
+                self.settings, self._stream, self.view, self.members, install.start, install.first_seq
+            )
+            for m, offset in install.offset_ns.items():
+                self.coordinator.merger.set_offset(m, offset, install.tolerance_ns[m])
+        else:
+            self.reporter = Reporter(self.settings, self._stream, start)
+            if self._ended:
+                self.reporter.end()
+        self._out.append(Start(self.view, self.members, start, install.first_seq))
+
+    def _confirm(self, now_ns: int) -> None:
+        """Send INSTALL until every member is heard in the view."""
+        if self._install is None or now_ns - self._asked_ns < self.settings.timers.ask // 2:
+            return
+        self._asked_ns = now_ns
+        waiting = [m for m in self.members if m != self.settings.me and m not in self._confirmed]
+        for member in waiting:
+            self._out.append(Send(member, self._install))
+        if not waiting:
+            self._install = None
+
+    def _watch(self, now_ns: int) -> None:
+        """A member that is silent for long, or came back as another process, ends this view."""
+        if self.state is not State.RUNNING:
+            return
+        for member in self.members:
+            peer = self.membership.peers.get(member)
+            if peer is None or not peer.heard_ns:
+                continue
+            if peer.incarnation != self._incarnations.setdefault(member, peer.incarnation):
+                self._fail(f"member {member} was restarted: the view is lost")
+                return
+            if now_ns - peer.heard_ns > LOST_AFTER * self.settings.timers.failure:
+                self._fail(f"member {member} has been silent for {(now_ns - peer.heard_ns) / 1e9:.1f} s: the view is lost")
+                return
+
+    def _left(self, message: Leave) -> None:
+        if self.state is State.RUNNING and message.sender in self.members:
+            self._fail(f"member {message.sender} left the view: {message.reason or 'no reason given'}")
+
+    def _fail(self, reason: str) -> None:
+        self.membership.state = State.FAILED
+        self._out.append(Note("error", "view_lost", {"reason": reason}))
+        self._out.append(Fail(reason))

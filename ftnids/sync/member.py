@@ -1,0 +1,269 @@
+"""What every member of a view does: keep the decisions, gather the bytes, acknowledge, free.
+
+Theory of operation.  The coordinator's decisions, numbered without a gap, say for each seq who
+captured the packet.  A member *applies* them in order: its own packets are found by position, the
+others' bytes come in BYTES pushed by the first holder, before or after the decision.  `acked` is
+the lowest seq whose bytes (or decision) are missing here; everything below enters the agreed index
+and is acknowledged to all.  A seq is `stable` when every member has acknowledged it.  A slot is
+free when a decision consumed it that every member reports stable, and the local feed is past it.
+
+    decided >= acked >= stable >= floor (what all members call stable and the feed has passed)
+
+Rules: only `apply` appends decided packets; only `_advance` moves `acked`; nothing moves back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from ftnids import limits
+from ftnids.sync.actions import Action, Free, Note, Publish, Push, Send, Stable, Store
+from ftnids.sync.messages import I64, U64, Ack, Bytes, Decision, Fetch, Flag, Nack, View
+from ftnids.sync.settings import Settings
+from ftnids.sync.windows import ABSENT, ConsumedWindow, SeqWindow
+
+RECOVERED: Final = 1 << 62
+
+
+@dataclass(slots=True)
+class _Applied:
+    """A decision in the log, with what may be freed when it is behind everyone."""
+
+    decision: Decision
+    end: int  # one more than its last seq
+    position: int  # all positions below are consumed by it and its predecessors
+
+
+class Member:
+    """The agreed stream as one member of one view sees it."""
+
+    def __init__(self, settings: Settings, view: View, members: tuple[int, ...], start: int, first_seq: int) -> None:
+        self._settings = settings
+        self.me = settings.me
+        self.view = view
+        self.members = members
+        self.window = SeqWindow(first_seq)
+        self.consumed = ConsumedWindow(start)
+        self.number = 0  # of the next decision to apply
+        self.acked = first_seq
+        self.stable = first_seq
+        self.fed = first_seq
+        self.ends_at: int | None = None  # the agreed stream is complete at this seq
+        self.recovered = self.lost = self.clamped = 0
+        self.peer_acked = dict.fromkeys(members, first_seq)
+        self.peer_stable = dict.fromkeys(members, first_seq)
+        self.peer_decisions = dict.fromkeys(members, 0)
+        self.log: deque[_Applied] = deque()
+        self.last: Decision | None = None
+        self._ahead: dict[int, Decision] = {}  # decisions that overtook others
+        self._early: list[tuple[I64, U64, I64]] = []  # seq, hash, ref of packets that overtook their decision
+        self._early_count = 0
+        self._recovered_seq = np.empty(0, np.int64)  # by recovered number, from _recovered_base on
+        self._recovered_base = 0
+        self._told = (-1, -1, -1)
+        self._progress_ns = 0
+        self._fetched_ns = 0
+        self._nacked_ns = 0
+        self._attempt = 0
+        self.out: list[Action] = []
+
+    # -- decisions ---------------------------------------------------------------------------
+
+    def decided(self, decision: Decision, now_ns: int) -> None:
+        """Take in a decision of this view; one that comes early waits for those before it."""
+        if decision.number < self.number:
+            return
+        if len(self._ahead) < limits.MAX_LOG_DECISIONS:
+            self._ahead[decision.number] = decision
+        while (ready := self._ahead.pop(self.number, None)) is not None:
+            self._apply(ready, now_ns)
+
+    def _apply(self, decision: Decision, now_ns: int) -> None:
+        first, count = decision.first_seq, len(decision.time_us)
+        assert first == self.window.end, f"decision {decision.number} starts at {first}, not {self.window.end}"
+        mine = (decision.holders & np.uint32(1 << self.me)) != 0
+        refs = np.full(count, ABSENT, np.int64)
+        places = decision.places.get(self.me, np.empty(0, np.int64))
+        refs[mine] = places
+        hashes = np.zeros(count, np.uint64)
+        hashes[decision.holders != decision.members] = decision.hash
+        if self.acked == first:
+            self._progress_ns = now_ns
+        self.window.append(refs, decision.time_us, decision.flags, decision.holders, hashes)
+        self.consumed.mark(np.concatenate([places, decision.skipped.get(self.me, np.empty(0, np.int64))]))
+        self.log.append(_Applied(decision, first + count, self.consumed.base))
+        self.last = decision
+        self.number += 1
+        self.lost += int(np.count_nonzero(decision.flags & Flag.VOID))
+        self.clamped += int(np.count_nonzero(decision.flags & Flag.CLAMPED))
+        if decision.ends:
+            self.ends_at = first + count
+        if count and not mine.all():
+            self._match_early()
+        self._push(decision, first, refs)
+
+    def _push(self, decision: Decision, first: int, refs: I64) -> None:
+        """Push what I am the first holder of to the members that lack it."""
+        holders = decision.holders
+        lowest = holders & (~holders + np.uint32(1))
+        duty = (lowest == np.uint32(1 << self.me)) & (holders != decision.members)
+        if not duty.any():
+            return
+        for member in self.members:
+            lacks = np.flatnonzero(duty & ((holders & np.uint32(1 << member)) == 0))
+            for low in range(0, len(lacks), limits.MAX_BYTES_PACKETS):
+                part = lacks[low : low + limits.MAX_BYTES_PACKETS]
+                self.out.append(Push(member, self.view, part + first, refs[part]))
+
+    # -- bytes ------------------------------------------------------------------------------
+
+    def offered(self, message: Bytes) -> None:
+        """A peer pushed packets: store those that are wanted, early ones too."""
+        seq = message.seq
+        wanted = np.zeros(len(seq), bool)
+        known = (seq >= self.window.base) & (seq < self.window.end)
+        wanted[known] = self.window.refs(self.window.base, self.window.end)[seq[known] - self.window.base] == ABSENT
+        future = seq >= self.window.end
+        if self._early_count + int(future.sum()) <= limits.MAX_EARLY:
+            wanted |= future
+        if wanted.any():
+            self.out.append(Store(message, wanted.astype(np.uint8)))
+
+    def stored(self, seq: I64, hashes: U64, refs: I64, now_ns: int) -> None:
+        """Packets of BYTES are in the ring at `refs` (negative: rejected or no room)."""
+        good = refs >= 0
+        seq, hashes, refs = seq[good], hashes[good], refs[good]
+        numbers = refs & ~np.int64(RECOVERED)
+        if len(numbers):
+            size = int(numbers[-1]) + 1 - self._recovered_base
+            table = np.full(size, ABSENT, np.int64)
+            table[: len(self._recovered_seq)] = self._recovered_seq
+            table[numbers - self._recovered_base] = seq
+            self._recovered_seq = table
+        future = seq >= self.window.end
+        if future.any():
+            self._early.append((seq[future], hashes[future], refs[future]))
+            self._early_count += int(future.sum())
+        self._fill(seq[~future], hashes[~future], refs[~future])
+
+    def _fill(self, seq: I64, hashes: U64, refs: I64) -> None:
+        """Enter recovered packets where they are missing and their hash is the decided one."""
+        inside = (seq >= self.window.base) & (seq < self.window.end)
+        at = seq[inside] - self.window.base
+        base, end = self.window.base, self.window.end
+        fits = (self.window.refs(base, end)[at] == ABSENT) & (self.window.hashes(base, end)[at] == hashes[inside])
+        self.window.refs(base, end)[at[fits]] = refs[inside][fits]
+        self.recovered += int(fits.sum())
+
+    def _match_early(self) -> None:
+        early, self._early, self._early_count = self._early, [], 0
+        for seq, hashes, refs in early:
+            future = seq >= self.window.end
+            if future.any():
+                self._early.append((seq[future], hashes[future], refs[future]))
+                self._early_count += int(future.sum())
+            self._fill(seq[~future], hashes[~future], refs[~future])
+
+    def fetch(self, message: Fetch) -> None:
+        """A peer asks for packets again: push those that are here."""
+        seq = message.seq[(message.seq >= self.window.base) & (message.seq < self.window.end)]
+        refs = self.window.refs(self.window.base, self.window.end)[seq - self.window.base]
+        here = refs != ABSENT
+        if here.any():
+            self.out.append(Push(message.sender, self.view, seq[here], refs[here]))
+
+    # -- acknowledging -----------------------------------------------------------------------
+
+    def acknowledged(self, ack: Ack) -> None:
+        """A member tells how far it is."""
+        member = ack.sender
+        self.peer_acked[member] = max(self.peer_acked[member], ack.acked)
+        self.peer_stable[member] = max(self.peer_stable[member], ack.stable)
+        self.peer_decisions[member] = max(self.peer_decisions[member], ack.decisions)
+
+    def advance(self, now_ns: int) -> None:
+        """Move acked, stable and the floor as far as they go; ask for what does not come."""
+        reached = min(self.window.first_absent(self.acked), self.fed + self._settings.agreed_slots)
+        if reached > self.acked:
+            first, self.acked = self.acked, reached
+            self.out.append(
+                Publish(
+                    self.view,
+                    first,
+                    self.window.refs(first, reached).copy(),
+                    self.window.times(first, reached).copy(),
+                    self.window.flags(first, reached).copy(),
+                )
+            )
+            self._progress_ns = now_ns
+            self._attempt = 0
+        self.peer_acked[self.me] = self.acked
+        stable = min(self.peer_acked.values())
+        if stable > self.stable:
+            self.stable = stable
+            self.out.append(Stable(stable))
+        self.peer_stable[self.me] = self.stable
+        self.peer_decisions[self.me] = self.number
+        self._free()
+        self._repair(now_ns)
+
+    def ack(self, reported: dict[int, int], now_ns: int, *, again: bool = False) -> None:
+        """Tell all members how far this one is, when it has moved (or `again`, in case that was lost)."""
+        told = (self.acked, self.stable, self.number + sum(reported.values()))
+        if told == self._told and not again:
+            return
+        self._told = told
+        for member in self.members:
+            if member != self.me:
+                ack = Ack(self.me, self._settings.incarnation, self.view, self.acked, self.stable, self.number)
+                ack.reported = dict(reported)
+                self.out.append(Send(member, ack))
+
+    def _free(self) -> None:
+        floor = min(min(self.peer_stable.values()), self.fed)
+        everywhere = min(self.peer_decisions.values())  # decisions below are not asked for again
+        position = -1
+        while self.log and self.log[0].end <= floor and self.log[0].decision.number < everywhere:
+            position = self.log.popleft().position
+        if position < 0 and floor <= self.window.base:
+            return
+        self.window.cut(floor)
+        held = np.flatnonzero(self._recovered_seq >= floor)
+        gone = int(held[0]) if len(held) else len(self._recovered_seq)
+        self._recovered_seq = self._recovered_seq[gone:]
+        self._recovered_base += gone
+        self.out.append(Free(position, self._recovered_base))
+
+    # -- repair -------------------------------------------------------------------------------
+
+    def _repair(self, now_ns: int) -> None:
+        timers = self._settings.timers
+        behind = max(self.peer_decisions.values())
+        if behind > self.number and now_ns - max(self._nacked_ns, self._progress_ns) > timers.fetch:
+            last = min([behind, *(n for n in self._ahead if n > self.number)])
+            nack = Nack(self.me, self._settings.incarnation, self.view, self.number, last)
+            self.out.append(Send(self.view.coordinator, nack))
+            self._nacked_ns = now_ns
+        if self.acked < self.window.end and now_ns - max(self._fetched_ns, self._progress_ns) > timers.fetch:
+            self._fetch(now_ns)
+
+    def _fetch(self, now_ns: int) -> None:
+        """Ask the holders, one after the other, for the oldest packets that are missing."""
+        missing = self.window.absent(self.acked, limits.MAX_FETCH)
+        if len(missing) == 0:
+            return
+        self._fetched_ns = now_ns
+        holders = self.window.holders(int(missing[0]), int(missing[0]) + 1)[0]
+        candidates = [m for m in self.members if m != self.me and int(holders) >> m & 1]
+        candidates += [m for m in self.members if m != self.me and m not in candidates]
+        member = candidates[self._attempt % len(candidates)]
+        self._attempt += 1
+        self.out.append(Send(member, Fetch(self.me, self._settings.incarnation, self.view, missing)))
+        if self._attempt == 10:
+            self.out.append(
+                Note("warning", "bytes_missing", {"seq": int(missing[0]), "packets": len(missing), "asked": member})
+            )

@@ -1,0 +1,378 @@
+"""N engines in one process under seeded weather: the production protocol code, virtual time.
+
+Theory of operation.  A heap holds what happens next: a message arrives, an engine's deadline
+comes.  Each replica reads a prepared capture stream through the clock that the weather gave it.
+The ring is a table from slot references to *true* packet indices, so every packet can be traced
+to the wire.  After each step the promises are checked against that truth; one that does not hold
+raises `Broken`, whose text holds the command that replays the run.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ftnids.sync.actions import Action, End, Fail, Free, Note, Publish, Push, Send, Stable, Start, Store
+from ftnids.sync.engine import Engine
+from ftnids.sync.member import RECOVERED
+from ftnids.sync.messages import I64, U64, Bytes, Flag, Message
+from ftnids.sync.settings import MS, Settings, Timers
+from ftnids.sync.weather import US, Link, Weather, draw, kept, traffic
+
+EPOCH = 1_700_000_000_000_000_000
+WARM_UP = 1_000 * MS  # true time before the first packet
+BOUND = 20 * MS  # T
+SETTLE = 10_000 * MS  # after the last packet everything must be stable within this
+
+
+class Broken(AssertionError):
+    """A promise did not hold."""
+
+
+class SimulatedStream:
+    """What one replica captures, released as its time comes."""
+
+    def __init__(self, ids: I64, hashes: U64, times: I64) -> None:
+        self.ids = ids
+        self._hashes = hashes
+        self._times = times
+        self.head = 0
+        self.tail = 0
+        self.watermark_ns = 0
+
+    def until(self, local_ns: int) -> None:
+        """All that was captured up to `local_ns` is published."""
+        self.head = int(np.searchsorted(self._times, local_ns, side="right"))
+        self.watermark_ns = max(self.watermark_ns, local_ns)
+
+    def hashes(self, first: int, last: int) -> U64:
+        """Hashes of positions [first, last)."""
+        assert self.tail <= first <= last <= self.head, "the engine reads a freed or unpublished position"
+        return self._hashes[first:last]
+
+    def times(self, first: int, last: int) -> I64:
+        """Capture times of positions [first, last)."""
+        assert self.tail <= first <= last <= self.head, "the engine reads a freed or unpublished position"
+        return self._times[first:last]
+
+
+@dataclass
+class Replica:
+    """One simulated replica: engine, stream, clock, and what it published."""
+
+    stream: SimulatedStream
+    engine: Engine
+    offset_ns: int
+    drift: float
+    recovered: list[int] = field(default_factory=list)  # true index by recovered number
+    published: list[I64] = field(default_factory=list)  # true indices, in agreed order
+    published_end: int = 0
+    stable: int = 0
+    freed_recovered: int = 0
+    start: int = -1
+    ended: bool = False
+    failed: str = ""
+    due_ns: int = -1
+    said_end: bool = False
+
+    def local(self, true_ns: int) -> int:
+        """This replica's clock at true time."""
+        return true_ns + self.offset_ns + int((true_ns - EPOCH) * self.drift * 1e-6)
+
+
+@dataclass(slots=True)
+class Result:
+    """What one run shows."""
+
+    seed: int
+    replicas: int
+    union: int
+    agreed: int
+    ambiguous: int
+    late: int
+    delay_p99_ms: float
+    delay_max_ms: float
+    messages: int
+    log: list[str]
+
+
+class Simulation:
+    """One run."""
+
+    def __init__(self, weather: Weather) -> None:
+        self.weather = weather
+        self._rng = np.random.default_rng([0x51, weather.seed])
+        self.link: Link = traffic(weather, self._rng, EPOCH + WARM_UP)
+        self.now = EPOCH
+        self.log: list[str] = []
+        self.replicas = [self._replica(r) for r in range(weather.replicas)]
+        self.agreed: list[int] = []  # true index by seq: the first publisher's word
+        self.times: list[int] = []
+        self.flags: list[int] = []
+        self._stable_at = np.zeros(0, np.int64)
+        self._heap: list[tuple[int, int, int, Message | None]] = []
+        self._count = 0
+        self.messages = 0
+        self._last_ns = int(self.link.time_ns[-1])
+        for r in range(weather.replicas):
+            self._schedule(EPOCH + r * 1000, r, None)
+
+    def _replica(self, r: int) -> Replica:
+        w = self.weather
+        ids = kept(w, r, len(self.link), self._rng)
+        true = self.link.time_ns[ids]
+        times = true + w.offset[r] + ((true - EPOCH) * w.drift[r] * 1e-6).astype(np.int64)
+        if w.jitter:
+            times = times + self._rng.integers(0, w.jitter + 1, len(times))
+        times = np.maximum.accumulate(times) if len(times) else times
+        stream = SimulatedStream(ids, self.link.hash[ids], times.astype(np.int64))
+        settings = Settings(
+            me=r,
+            members=w.replicas,
+            incarnation=EPOCH + r,
+            wait_for_all=True,
+            agreed_slots=1 << 20,
+            timers=Timers(match=300 * MS),
+        )
+        return Replica(stream, Engine(settings, stream, EPOCH + w.offset[r]), w.offset[r], w.drift[r])
+
+    # -- the world ------------------------------------------------------------------------------
+
+    def _schedule(self, at: int, r: int, message: Message | None) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (at, self._count, r, message))
+
+    def run(self) -> Result:
+        """Run to the end of the agreed stream; raises Broken."""
+        limit = self._last_ns + SETTLE
+        while self._heap and not all(x.ended for x in self.replicas):
+            self.now, _, r, message = heapq.heappop(self._heap)
+            if self.now > limit:
+                self._broken("liveness: " + "; ".join(self._where(i) for i in range(len(self.replicas))))
+            self._step(r, message)
+        self._check_end()
+        return self._result()
+
+    def _step(self, r: int, message: Message | None) -> None:
+        x = self.replicas[r]
+        if message is None and self.now != x.due_ns and x.due_ns >= 0:
+            return  # an older deadline
+        local = x.local(self.now)
+        x.stream.until(local - self.weather.jitter)
+        if not x.said_end and self.now > self._last_ns + 30 * MS:
+            x.said_end = True
+            x.stream.until(np.iinfo(np.int64).max)
+            x.engine.end_of_stream()
+        if message is not None:
+            self.messages += 1
+            x.engine.receive(message, local)
+        x.engine.tick(local)
+        self._carry_out(r, x)
+        due = self.now + max(x.engine.deadline_ns() - local, 10 * US)
+        if self.weather.stall and self._rng.random() < 0.002:
+            due += int(self._rng.integers(0, self.weather.stall))
+        x.due_ns = due
+        self._schedule(due, r, None)
+
+    def _carry_out(self, r: int, x: Replica) -> None:
+        actions = x.engine.actions()
+        while actions:
+            for action in actions:
+                self._act(r, x, action)
+            actions = x.engine.actions()
+
+    def _act(self, r: int, x: Replica, action: Action) -> None:
+        match action:
+            case Send():
+                self._send(action.member, action.message)
+            case Push():
+                self._send(action.member, self._bytes(r, x, action))
+            case Store():
+                self._store(x, action)
+            case Publish():
+                self._publish(r, x, action)
+            case Stable():
+                self._stable(r, x, action)
+            case Free():
+                if action.position >= 0:
+                    self._check_free(r, x, action.position)
+                    x.stream.tail = action.position
+                x.freed_recovered = action.recovered
+            case Start():
+                x.start = action.position
+            case End():
+                x.ended = True
+            case Note():
+                self.log.append(f"{(self.now - EPOCH) / 1e6:.3f} ms r{r} {action.event} {action.facts}")
+            case Fail():
+                self._broken(f"r{r} failed: {action.reason}")
+
+    def _send(self, to: int, message: Message) -> None:
+        w = self.weather
+        if w.message_loss and self._rng.random() < w.message_loss:
+            return
+        times = 2 if w.message_repeat and self._rng.random() < w.message_repeat else 1
+        for _ in range(times):
+            wait = w.delay + (int(self._rng.integers(0, w.delay_spread)) if w.delay_spread else 0)
+            self._schedule(self.now + wait, to, message)
+
+    def _true(self, x: Replica, refs: I64) -> I64:
+        """True packet indices behind slot references."""
+        out = np.empty(len(refs), np.int64)
+        own = refs < RECOVERED
+        out[own] = x.stream.ids[refs[own]]
+        table = np.array(x.recovered, np.int64)
+        numbers = refs[~own] - RECOVERED
+        assert (numbers >= x.freed_recovered).all(), "a freed recovered packet is used"
+        out[~own] = table[numbers] if len(numbers) else []
+        return out
+
+    def _bytes(self, r: int, x: Replica, push: Push) -> Message:
+        true = self._true(x, push.refs)
+        message = Bytes(r, x.engine.settings.incarnation, push.view, push.seq, self.link.hash[true])
+        message.data = true.astype("<i8").tobytes()
+        return message
+
+    def _store(self, x: Replica, action: Store) -> None:
+        message, wanted = action.message, action.mask.astype(bool)
+        true = np.frombuffer(message.data, "<i8")[wanted]
+        first = len(x.recovered)
+        x.recovered.extend(true.tolist())
+        refs = RECOVERED + np.arange(first, first + len(true))
+        x.engine.stored(message.seq[wanted], message.hash[wanted], refs, x.local(self.now))
+
+    # -- the promises -----------------------------------------------------------------------------
+
+    def _broken(self, what: str) -> None:
+        w = self.weather
+        raise Broken(f"seed {w.seed}: {what}\nreplay: ftnids simulate --seeds {w.seed}:{w.seed} --replicas {w.replicas}")
+
+    def _where(self, r: int) -> str:
+        x = self.replicas[r]
+        m = x.engine.member
+        return f"r{r} {x.engine.state.name}" + (
+            f" decided {m.window.end} acked {m.acked} stable {m.stable} fed {m.fed}" if m else ""
+        )
+
+    def _publish(self, r: int, x: Replica, action: Publish) -> None:
+        """Agreement and validity, as far as a publication shows them."""
+        if action.first_seq != x.published_end:
+            self._broken(f"agreement: r{r} publishes from {action.first_seq} after {x.published_end}")
+        true = self._true(x, action.refs)
+        x.published_end += len(true)
+        known = self.agreed[action.first_seq : x.published_end]
+        for i, (a, t) in enumerate(zip(true.tolist(), action.time_us.tolist(), strict=True)):
+            seq = action.first_seq + i
+            if i < len(known):
+                if self.link.hash[self.agreed[seq]] != self.link.hash[a] or self.times[seq] != t:
+                    self._broken(f"agreement: r{r} has another packet or time at seq {seq}")
+                continue
+            if self.times and t < self.times[-1]:
+                self._broken(f"order: agreed time decreases at seq {seq}")
+            self.agreed.append(a)
+            self.times.append(t)
+            self.flags.append(int(action.flags[i]))
+
+    def _stable(self, r: int, x: Replica, action: Stable) -> None:
+        for i, other in enumerate(self.replicas):
+            if other.published_end < action.seq:
+                self._broken(f"stable: r{r} calls {action.seq} stable, r{i} has {other.published_end}")
+        first, x.stable = x.stable, action.seq
+        x.engine.fed(action.seq)
+        if len(self._stable_at) < action.seq:
+            grown = np.zeros(max(action.seq, 2 * len(self._stable_at)), np.int64)
+            grown[: len(self._stable_at)] = self._stable_at
+            self._stable_at = grown
+        self._stable_at[first : action.seq] = self.now  # the last replica's word stays
+
+    def _check_free(self, r: int, x: Replica, position: int) -> None:
+        agreed = set(self.agreed)
+        hashes = {int(self.link.hash[i]) for i in agreed}
+        for true in x.stream.ids[max(x.stream.tail, x.start) : position].tolist():
+            if true not in agreed and int(self.link.hash[true]) not in hashes:
+                self._broken(f"completeness: r{r} frees packet {true} that is not agreed")
+
+    def _check_end(self) -> None:
+        self._check_completeness()
+        self._check_order()
+        if self.weather.healthy:
+            worst = self._delays().max(initial=0)
+            if worst > BOUND / 1e6:
+                self._broken(f"delay: a packet was stable {worst:.1f} ms after its capture")
+
+    def _captured(self) -> list[I64]:
+        return [x.stream.ids[x.start :] for x in self.replicas]
+
+    def _tolerance(self) -> int:
+        """Packets with the same hash closer than this are ambiguous: clocks and reordering cannot tell them apart."""
+        return 4 * self.weather.jitter + 60 * US
+
+    def _check_completeness(self) -> None:
+        """Once per real occurrence; between the largest replica's count and the union where ambiguous."""
+        captured = self._captured()
+        union = np.unique(np.concatenate(captured))
+        values, group = np.unique(self.link.hash, return_inverse=True)
+        order = np.lexsort((self.link.time_ns, group))
+        gaps = np.diff(self.link.time_ns[order])
+        fresh = np.r_[True, (np.diff(group[order]) != 0) | (gaps > self._tolerance())]
+        burst = np.empty(len(order), np.int64)
+        burst[order] = np.cumsum(fresh) - 1
+        bursts = int(burst.max()) + 1
+        most = np.max([np.bincount(burst[c], minlength=bursts) for c in captured], axis=0)
+        in_union = np.bincount(burst[union], minlength=bursts)
+        agreed = np.bincount(burst[np.array(self.agreed, np.int64)], minlength=bursts)
+        for name, bad in (("lost", agreed < most), ("twice", agreed > in_union)):
+            if bad.any():
+                b = int(np.flatnonzero(bad)[0])
+                self._broken(
+                    f"completeness: packets {np.flatnonzero(burst == b).tolist()[:8]} {name}: "
+                    f"agreed {agreed[b]}, most {most[b]}, union {in_union[b]}; {int(bad.sum())} such"
+                )
+
+    def _check_order(self) -> None:
+        """Packets that every replica captured, and of which there is only one, keep their order."""
+        _, index, counts = np.unique(self.link.hash, return_index=True, return_counts=True)
+        single = np.zeros(len(self.link), bool)
+        single[index[counts == 1]] = True
+        everywhere = np.zeros(len(self.link), np.int64)
+        for ids in self._captured():
+            everywhere[ids] += 1
+        agreed = np.array(self.agreed, np.int64)
+        ordinary = np.array(self.flags, np.int64) & Flag.LATE == 0
+        common = agreed[single[agreed] & (everywhere[agreed] == len(self.replicas)) & ordinary]
+        if (np.diff(common) < 0).any():
+            at = int(np.flatnonzero(np.diff(common) < 0)[0])
+            self._broken(f"order: packet {common[at]} before {common[at + 1]}")
+        for r, ids in enumerate(self._captured()):
+            mine = agreed[single[agreed] & np.isin(agreed, ids) & ordinary]
+            if (np.diff(mine) < 0).any():
+                at = int(np.flatnonzero(np.diff(mine) < 0)[0])
+                self._broken(f"order: r{r}'s packet {mine[at]} before {mine[at + 1]}")
+
+    def _delays(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        agreed = np.array(self.agreed, np.int64)
+        return (self._stable_at[: len(agreed)] - self.link.time_ns[agreed]) / 1e6
+
+    def _result(self) -> Result:
+        last = next(m.last for x in self.replicas if (m := x.engine.member) is not None)
+        delays = self._delays()
+        union = len(np.unique(np.concatenate(self._captured())))
+        return Result(
+            self.weather.seed,
+            self.weather.replicas,
+            union,
+            len(self.agreed),
+            last.ambiguous if last else 0,
+            last.late if last else 0,
+            float(np.percentile(delays, 99)) if len(delays) else 0.0,
+            float(delays.max(initial=0)),
+            self.messages,
+            self.log,
+        )
+
+
+def simulate(seed: int, replicas: int | None = None) -> Result:
+    """Run one seed; raises Broken when a promise does not hold."""
+    return Simulation(draw(seed, replicas)).run()
