@@ -70,6 +70,14 @@ backports_wanted() { # Debian 12's own Suricata is version 6; an already configu
         ! apt-cache madison suricata | grep -q bookworm-backports
 }
 
+apt_names() { # the missing packages; only Suricata and the parser that it needs come from backports
+    local names=" ${missing[*]} "
+    if [[ $release = bookworm ]]; then
+        names=${names/ suricata / suricata/bookworm-backports libhtp2/bookworm-backports }
+    fi
+    echo "$names"
+}
+
 install_packages() {
     local backports=/etc/apt/sources.list.d/ftnids-backports.sources started_suricata=no
     say "adding the Debian packages: ${missing[*]}"
@@ -79,11 +87,8 @@ install_packages() {
         debian_source "$(debian_mirror)" bookworm-backports >"$backports"
         apt-get update -q
     fi
-    if [[ " ${missing[*]} " = *" suricata "* && $release = bookworm ]]; then
-        missing=("${missing[@]/%suricata/suricata/bookworm-backports}")
-    fi
     have suricata >/dev/null || started_suricata=yes
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(apt_names) </dev/null
     if [[ $started_suricata = yes && -d /run/systemd/system ]]; then
         # The package starts a sensor of its own on the first interface; ftnids starts its own processes.
         systemctl disable --now suricata.service >/dev/null 2>&1 || true
@@ -91,13 +96,12 @@ install_packages() {
 }
 
 explain_packages() { # not root: the one command, then stop
-    local before='' wanted=("${missing[@]}")
+    local before=''
     if backports_wanted; then
         before="echo 'deb $(debian_mirror) bookworm-backports main' > /etc/apt/sources.list.d/ftnids-backports.list && "
     fi
-    [[ $release = bookworm ]] && wanted=("${wanted[@]/%suricata/suricata/bookworm-backports}")
     fail "Debian packages are missing. Run this, then the same make command again:
-  sudo sh -c \"${before}apt-get update && apt-get install -y --no-install-recommends ${wanted[*]}\""
+  sudo sh -c \"${before}apt-get update && apt-get install -y --no-install-recommends $(apt_names)\""
 }
 
 packages() {
@@ -125,17 +129,17 @@ PYTHON
 }
 
 virtual_environment() {
-    local python stamp=.venv/requirements.txt
+    local python wanted stamp=.venv/requirements.txt
     python=$(find_python) || fail "Python 3.11 or newer with venv and headers is needed; name one with PYTHON=..."
     if ! .venv/bin/python -c '' 2>/dev/null; then
         say "making .venv with $("$python" -V)"
         "$python" -m venv --clear .venv
     fi
-    if ! cmp -s <(requirements "$python") "$stamp"; then
+    wanted=$(requirements "$python")
+    if [[ ! -f $stamp || $wanted != "$(<"$stamp")" ]]; then
         say "installing the Python packages that pyproject.toml lists into .venv"
-        requirements "$python" >"$stamp.new"
-        .venv/bin/python -m pip install -q --disable-pip-version-check -r "$stamp.new"
-        mv "$stamp.new" "$stamp"
+        .venv/bin/python -m pip install -q --disable-pip-version-check -r /dev/stdin <<<"$wanted"
+        echo "$wanted" >"$stamp"
     fi
     local packages
     packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
