@@ -60,7 +60,6 @@ class Engine:
         self._beat_ns = -(1 << 62)
         self._asked_ns = -(1 << 62)
         self._ticked_ns = now_ns
-        self._incarnations: dict[int, int] = {}  # of the view's members, as first heard in it
         self._out: list[Action] = []
 
     @property
@@ -217,7 +216,7 @@ class Engine:
         self.members = tuple(m for m in range(self.settings.members) if install.members >> m & 1)
         start = install.start[me]
         self.member = Member(self.settings, self.view, self.members, start, install.first_seq)
-        self.membership.state = State.RUNNING
+        self.membership.enter(self.members)
         if self.view.coordinator == me:
             self._install = install
             self.coordinator = Coordinator(
@@ -250,7 +249,7 @@ class Engine:
             peer = self.membership.peers.get(member)
             if peer is None or not peer.heard_ns:
                 continue
-            if peer.incarnation != self._incarnations.setdefault(member, peer.incarnation):
+            if peer.incarnation != self.membership.members[member]:
                 self._fail(f"member {member} was restarted: the view is lost")
                 return
             if now_ns - peer.heard_ns > LOST_AFTER * self.settings.timers.failure:

@@ -92,6 +92,7 @@ class Membership:
         self._answer: Join | None = None
         self._answer_from = -1
         self._refused: set[int] = set()
+        self.members: dict[int, int] = {}  # incarnation by member of the view, once there is one
 
     # -- heartbeats -----------------------------------------------------------------------
 
@@ -133,6 +134,11 @@ class Membership:
     def alive(self, now_ns: int) -> list[int]:
         """The other members heard within the failure timeout."""
         return [m for m, p in self.peers.items() if p.incarnation and now_ns - p.heard_ns < self._settings.timers.failure]
+
+    def enter(self, members: tuple[int, ...]) -> None:
+        """The first view is there, with `members`."""
+        self.state = State.RUNNING
+        self.members = {m: self.peers[m].incarnation for m in members if m in self.peers}
 
     # -- founding -----------------------------------------------------------------------------
 
@@ -219,7 +225,9 @@ class Membership:
         peer = self.peers[message.sender]
         if message.digest != self._settings.digest:
             self._refuse(message.sender, f"its settings differ from the cluster's: {self._differing(message.config)}")
-        elif self.state is State.RUNNING:
+        elif self.members.get(message.sender) == message.incarnation:
+            pass  # a late one: INSTALL is on its way
+        elif self.members:
             self._refuse(message.sender, "the set is running; a replica that comes later can not join yet: restart the set")
         elif message.ready and self._history is not None:
             peer.joined, peer.ready = True, message

@@ -75,6 +75,7 @@ class Replica:
     ended: bool = False
     failed: str = ""
     due_ns: int = -1
+    stalled_until: int = 0
     said_end: bool = False
 
     def local(self, true_ns: int) -> int:
@@ -159,6 +160,9 @@ class Simulation:
         x = self.replicas[r]
         if message is None and self.now != x.due_ns and x.due_ns >= 0:
             return  # an older deadline
+        if self.now < x.stalled_until:
+            self._schedule(x.stalled_until, r, message)
+            return
         local = x.local(self.now)
         x.stream.until(local - self.weather.jitter)
         if not x.said_end and self.now > self._last_ns + 30 * MS:
@@ -172,7 +176,7 @@ class Simulation:
         self._carry_out(r, x)
         due = self.now + max(x.engine.deadline_ns() - local, 10 * US)
         if self.weather.stall and self._rng.random() < 0.002:
-            due += int(self._rng.integers(0, self.weather.stall))
+            x.stalled_until = due = self.now + int(self._rng.integers(0, self.weather.stall))
         x.due_ns = due
         self._schedule(due, r, None)
 
