@@ -33,6 +33,7 @@ REORDER_NS: Final = 500_000  # R [sync.reorder_us]
 REORDER_PLACES: Final = 64  # [sync.reorder_places]
 TOLERANCE_FLOOR_NS: Final = 6_000  # added to twice the largest residual of the clock fit
 MAX_TOLERANCE_NS: Final = 50_000_000  # a wider clock fit is refused, the previous one kept and counted
+START_TOLERANCE_NS: Final = 1_000_000  # while a clock fit has few samples
 
 # -- peers ----------------------------------------------------------------------------------------
 MAX_MESSAGE_BYTES: Final = 8 << 20  # of one wire message; larger ones are dropped and counted
@@ -44,10 +45,30 @@ MAX_MESSAGE_VALUES: Final = 8 << 20  # array elements that one message may unfol
 MAX_DIGEST: Final = 64  # bytes of a digest in JOIN and HISTORY
 MAX_TEXT: Final = 4_096  # bytes of a configuration, a reason or an IDS version in a message
 MAX_STATUS_BYTES: Final = 1 << 20  # of one status snapshot
+LARGE_MESSAGE: Final = 1 << 16  # bytes from which on messages wait in the queue of large ones
+SEND_QUEUE_BYTES: Final = 64 << 20  # of large messages, per peer; what does not fit is dropped, counted and resent
 SEND_QUEUE_MESSAGES: Final = 4_096  # per peer; what does not fit is dropped, counted and resent by the protocol
 RECEIVE_QUEUE_MESSAGES: Final = 4_096
+RECEIVE_BATCH: Final = 256  # messages handed out at once; the rest is handed out next time
+RECEIVE_BATCH_BYTES: Final = 16 << 20  # the same in bytes
+CONNECTIONS: Final = 128  # waiting to be accepted; more are refused by the kernel
+
+# -- log ------------------------------------------------------------------------------------------
+LOG_REPEAT_S: Final = 10.0  # a warning with the same key is logged this often, with the number held back
+LOG_KEYS: Final = 1_024  # keys of warnings remembered; the oldest go first
 
 # -- alerts -----------------------------------------------------------------------------------------
 MAX_ALERT_BYTES: Final = 1 << 20  # one EVE or alert_json line; longer ones are skipped and counted
 MAX_ALERT_BATCH: Final = 4 << 20  # bytes of records in one ALERT message
 ALERT_TABLE: Final = 262_144  # alert ids remembered for de-duplication; the oldest go first
+
+# -- the lab ----------------------------------------------------------------------------------------
+LAB_COMMAND_SECONDS: Final = 20  # one set-up command (ip, tc); then the lab gives up and cleans up
+LAB_READY_SECONDS: Final = 60  # for all replicas to be ready, IDSs included; then the lab ends with the reason
+LAB_STALL_SECONDS: Final = 60  # without any progress, beyond the longest gap of the traffic; then the lab ends
+LAB_SETTLE_SECONDS: Final = 10  # for the last captured packets to show up in the replicas' status
+LAB_SCAN_PACKETS: Final = 512  # packets of a capture file that the lab holds at once
+LAB_SCAN_BYTES: Final = 256 << 20  # arena for them; at least LAB_SCAN_PACKETS * MAX_SNAPLEN
+LAB_SEND_BATCH: Final = 64  # frames handed to the kernel in one call of the replay
+LAB_TAP_PACKETS: Final = 65_536  # packets that the tap holds before they are written
+LAB_TAP_BUFFER: Final = 128 << 20  # bytes of kernel buffer of the lossless tap; what it drops is counted and said

@@ -1,0 +1,82 @@
+"""Names that tell which run owns a thing, so that what a killed run left behind can be removed.
+
+Namespaces and temporary directories outlive a lab that was killed with SIGKILL.  Their names carry
+the pid *and the start time* of the lab that made them: a pid alone comes round again, the pair does not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ftnids import limits
+from ftnids.errors import FtnidsError
+
+PREFIX: Final = "ftnids-lab"
+_TAG: Final = re.compile(rf"{PREFIX}-(\d+)-(\d+)(?:-|$)")
+
+
+def started(pid: int) -> int | None:
+    """The start time of process `pid` in clock ticks since boot, None when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[19])  # the command's name may hold spaces and brackets
+
+
+def tag() -> str:
+    """The prefix of all names of this run."""
+    return f"{PREFIX}-{os.getpid()}-{started(os.getpid())}"
+
+
+def stale(name: str) -> bool:
+    """Whether `name` belongs to a lab run that is no more; False for names that are not the lab's."""
+    match = _TAG.match(name)
+    return match is not None and started(int(match[1])) != int(match[2])
+
+
+def remove_namespace(name: str) -> None:
+    """Kill what runs in a namespace that a lab made, and remove it; one that is gone already is no error."""
+    pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+    for pid in pids.stdout.split():
+        try:
+            os.kill(int(pid), signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    try:
+        subprocess.run(
+            ["ip", "netns", "del", name], capture_output=True, check=False, timeout=limits.LAB_COMMAND_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FtnidsError(f"network namespace {name} cannot be removed; try: ip netns del {name}") from error
+
+
+def namespaces() -> Iterator[str]:
+    """The names of all network namespaces of this host that a lab made."""
+    try:
+        names = os.listdir("/run/netns")
+    except OSError:
+        return
+    yield from (name for name in names if _TAG.match(name))
+
+
+def sweep() -> list[str]:
+    """Remove what runs that are no more have left: namespaces (when root) and temporary directories."""
+    removed = []
+    if os.geteuid() == 0:
+        for name in filter(stale, list(namespaces())):
+            remove_namespace(name)
+            removed.append(name)
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*"):
+        if stale(path.name) and path.lstat().st_uid == os.geteuid():
+            shutil.rmtree(path, ignore_errors=True)
+            removed.append(str(path))
+    return removed

@@ -1,0 +1,83 @@
+"""Capture files read with the core: the same filter, cut and hash as a replica applies, batch by batch."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from ftnids import limits
+from ftnids.core import Capture, Ring
+from ftnids.errors import CaptureError
+from ftnids.lab import leftovers
+
+_number: Final = itertools.count()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packets [first, last) of a file, which stand at these positions in `ring` until the next batch is asked for."""
+
+    ring: Ring
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the lab must know of a capture file before it starts."""
+
+    packets: int
+    seconds: float  # from the first packet to the last
+    longest_gap_s: float
+    linktype: int
+    warning: str = ""
+
+
+def batches(path: Path, snaplen: int, seed: int) -> Iterator[Batch]:
+    """The packets of `path` in file order, at most LAB_SCAN_PACKETS at once.  CaptureError when it cannot be read."""
+    capture = Capture.file(str(path), snaplen=snaplen, bpf="", pace="topspeed")
+    ring = Ring.create(
+        f"{leftovers.tag()}-scan{next(_number)}",
+        slots=limits.MIN_RING_SLOTS,
+        arena_bytes=limits.LAB_SCAN_BYTES,
+        recovered_slots=limits.MIN_RING_SLOTS,
+        recovered_bytes=limits.MIN_ARENA_BYTES,
+        agreed_slots=limits.MIN_RING_SLOTS,
+        linktype=capture.linktype,
+        snaplen=snaplen,
+        seed=seed,
+        mode=0o600,
+    )
+    try:
+        first = 0
+        while capture.run(ring, limits.LAB_SCAN_PACKETS, 0) >= 0 or ring.head > first:
+            if ring.head > first:
+                yield Batch(ring, first, ring.head)
+                first = ring.head
+                ring.free_captured(first)
+    finally:
+        capture.close()
+        ring.close(unlink=True)
+
+
+def shape(path: Path) -> Shape:
+    """Read the whole file once.  CaptureError naming the file and the fault when it is empty or no capture file."""
+    if not os.access(path, os.R_OK):
+        raise CaptureError(f"{path}: cannot be read; check the name and the permissions")
+    packets, begin, end, gap = 0, 0, 0, 0
+    for batch in batches(path, limits.MAX_SNAPLEN, 0):
+        times = np.asarray(batch.ring.times(batch.first, batch.last))
+        if not packets:
+            begin = end = int(times[0])
+        gap = max(gap, int(np.diff(times, prepend=end).max()))
+        end = int(times[-1])
+        packets += len(times)
+    if not packets:
+        raise CaptureError(f"{path}: holds no packet; the lab needs a capture file with at least one")
+    return Shape(packets, (end - begin) / 1e9, gap / 1e9, 0)
