@@ -1,0 +1,38 @@
+"""Runs the benches: `python -m bench [NAME [options]]`; all of them without a name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import time
+from typing import Final
+
+import bench
+
+NAMES: Final = sorted(module.name for module in pkgutil.iter_modules(bench.__path__) if not module.name.startswith("_"))
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Run one bench under a heading; its exit status."""
+    module = importlib.import_module(f"bench.{name}")
+    assert module.__doc__, f"bench/{name}.py must say what it prints"
+    print(f"== {name}: {module.__doc__.splitlines()[0]}", flush=True)
+    started = time.monotonic()
+    status: int = module.main(arguments)
+    print(f"== {name}: {'met' if status == 0 else 'NOT met'}, {time.monotonic() - started:.0f} s\n", flush=True)
+    return status
+
+
+def main(arguments: list[str]) -> int:
+    """Run the bench that the first argument names, or all; 0 only if every one of them is met."""
+    if not arguments:
+        return max([run(name, []) for name in NAMES], default=0)
+    if arguments[0] in NAMES:
+        return run(arguments[0], arguments[1:])
+    print(f"bench: no bench {arguments[0]!r}; there are: {', '.join(NAMES)}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,215 @@
+"""House rules, kept by tests: sizes, rooms, docstrings, names that must agree with each other."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import ftnids
+from ftnids import cli, counters, limits
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PACKAGE: Final = ROOT / "ftnids"
+NOT_OURS: Final = {".git", ".venv", ".cache", "build", "dist", "__pycache__", "demo-out", "lab-out"}
+SOURCES: Final = {".py", ".pyi", ".pyx", ".pxd", ".c", ".h", ".sh"}
+MAX_FILE_LINES: Final = 500
+MAX_FUNCTION_LINES: Final = 70
+
+# Which other rooms a room may import.  Every room may import the shared names, nothing imports the composition root but
+# the commands and the lab.  "sync.messages" is a part of a room.
+SHARED: Final = {"errors", "limits", "counters", "__init__"}
+ROOMS: Final[dict[str, set[str]]] = {
+    "core": set(),
+    "capture": {"core"},
+    "sync": set(),
+    "peers": {"sync.messages"},
+    "feed": {"core"},
+    "alerts": set(),
+    "status": set(),
+}
+# Anything that reaches a clock, a socket, a thread, a process, a file or a random source.
+IO_MODULES: Final = set(
+    "asyncio builtins concurrent ctypes datetime fcntl io logging mmap multiprocessing os pathlib psutil random secrets select "
+    "selectors shutil signal socket ssl structlog subprocess sys tempfile threading time zmq".split()
+)
+IO_CALLS: Final = {"open", "print", "input", "exec", "eval", "__import__"}
+
+
+def files(*suffixes: str) -> Iterator[Path]:
+    """Files of the repository that people wrote, by suffix; all of them without one."""
+    for path in sorted(ROOT.rglob("*")):
+        parts = path.relative_to(ROOT).parts
+        ours = not (NOT_OURS & set(parts)) and not any(part.endswith(("_cache", ".egg-info")) for part in parts)
+        if ours and path.is_file() and ".hypothesis" not in parts and (not suffixes or path.suffix in suffixes):
+            yield path
+
+
+def name(path: Path, line: int = 0) -> str:
+    return f"{path.relative_to(ROOT)}" + (f":{line}" if line else "")
+
+
+def modules(directory: Path = PACKAGE) -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(directory.rglob("*.py")):
+        yield path, ast.parse(path.read_text())
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of everything that a module imports, `from a import b` as a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write imports from ftnids in full"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def test_files_are_short() -> None:
+    long = [name(path) for path in files(*SOURCES) if len(path.read_text().splitlines()) >= MAX_FILE_LINES]
+    assert not long, f"split these: {long}"
+
+
+def test_functions_fit_on_a_screen() -> None:
+    long = [
+        f"{name(path, node.lineno)} {node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for path, tree in (*modules(), *modules(ROOT / "tests"), *modules(ROOT / "bench"))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.end_lineno and node.end_lineno - node.lineno >= MAX_FUNCTION_LINES
+    ]
+    assert not long, f"split these: {long}"
+
+
+def test_public_names_have_docstrings() -> None:
+    bare = []
+    for path, tree in modules():
+        if tree.body and ast.get_docstring(tree) is None:
+            bare.append(name(path))
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                methods = node.body if isinstance(node, ast.ClassDef) and not node.bases else []
+                for one in (node, *methods):
+                    public = isinstance(one, ast.FunctionDef | ast.ClassDef) and not one.name.startswith("_")
+                    if public and ast.get_docstring(one) is None:
+                        bare.append(f"{name(path, one.lineno)} {one.name}")
+    assert not bare, f"no docstring: {bare}"
+
+
+def test_no_private_paths() -> None:
+    private = re.compile(r"(?<![\w.$}])/(work|root|home)/\w|deb\.debian\.org|pypi\.org|file:///")
+    found = [
+        name(path, number)
+        for path in files()
+        if path != Path(__file__) and path.suffix not in {".so", ".pcap", ".png"}
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if private.search(line)
+    ]
+    assert not found, f"paths or hosts of one machine: {found}"
+
+
+def test_sync_does_no_io() -> None:
+    found = []
+    for path, tree in modules(PACKAGE / "sync"):
+        found += [f"{name(path, line)} {what}" for line, what in imported(tree) if what.split(".")[0] in IO_MODULES]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IO_CALLS:
+                found.append(f"{name(path, node.lineno)} {node.func.id}()")
+    assert not found, f"the protocol touches the world: {found}"
+
+
+def test_rooms_do_not_reach_around() -> None:
+    found = []
+    for room, allowed in ROOMS.items():
+        for path, tree in modules(PACKAGE / room):
+            for line, what in imported(tree):
+                other = what.removeprefix("ftnids.")
+                first = other.split(".")[0]
+                fits = first in SHARED | {room} or any(f"{other}.".startswith(f"{one}.") for one in allowed)
+                if what.split(".")[0] == "ftnids" and not fits:
+                    found.append(f"{name(path, line)} {what}")
+    assert not found, f"not allowed by the table of rooms: {found}"
+
+
+def test_limits_live_in_limits() -> None:
+    """Module constants named like limits stand in limits.py alone, and each limit there bounds something."""
+    limit = re.compile(r"^(MAX|MIN)_[A-Z_]+\b(?=\s*[:=])", re.MULTILINE)
+    stray = [
+        f"{name(path)} {found[0]}"
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "limits.py"
+        for found in limit.finditer(path.read_text())
+    ]
+    assert not stray, f"move to limits.py: {stray}"
+    text = "\n".join(path.read_text() for path in files(".py", ".pyx", ".toml", ".build") if path.name != "limits.py")
+    unused = [one for one in vars(limits) if one.isupper() and not re.search(rf"\b{one}\b", text)]
+    assert not unused, f"limits that nothing keeps: {unused}"
+
+
+def test_counters_are_where_they_are_promised() -> None:
+    """Each counter has one name and is in the status record; the operator's page explains it."""
+    from ftnids.status import snapshot
+
+    fields = Path(snapshot.__file__).read_text()
+    assert "counters.PER_REPLICA" in fields and "counters.SET" in fields, "the status record does not take all counters"
+    page = (ROOT / "docs/operating.md").read_text()
+    missing = [one for one in (*counters.PER_REPLICA, *counters.SET) if f"`{one}`" not in page]
+    assert not missing, f"docs/operating.md does not explain: {missing}"
+
+
+def test_changelog_has_this_version() -> None:
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert ftnids.__version__ in headings
+
+
+def pyproject() -> dict[str, dict[str, list[str]]]:
+    loaded: dict[str, dict[str, list[str]]] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return loaded
+
+
+def test_dependencies_are_used_and_recorded() -> None:
+    """Each run-time dependency is imported by the package, and the decision record says what each is for."""
+    required = {re.split(r"[^\w-]", line)[0] for line in pyproject()["project"]["dependencies"]}
+    used = {what.split(".")[0] for _, tree in modules() for _, what in imported(tree)}
+    import_names = {"pyzmq": "zmq", "pcapy-ng": "pcapy"}
+    unused = [one for one in required if import_names.get(one, one.replace("-", "_")) not in used]
+    assert not unused, f"nothing imports: {unused}"
+    record = (ROOT / "docs/decisions/0003-dependencies.md").read_text()
+    every = required | {
+        re.split(r"[^\w-]", line)[0]
+        for lines in (pyproject()["build-system"]["requires"], *pyproject().get("dependency-groups", {}).values())
+        for line in lines
+    }
+    unrecorded = [one for one in sorted(every) if f"`{one}`" not in record]
+    assert not unrecorded, f"docs/decisions/0003-dependencies.md gives no reason for: {unrecorded}"
+
+
+def test_readme_commands_exist() -> None:
+    """Every `make` target and `ftnids` command that README or CONTRIBUTING show is there; every command loads."""
+    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    shown = set(re.findall(r"(?:^|`|\$ )make (\w+)", text, re.MULTILINE))
+    assert shown and shown <= targets, f"no such make target: {shown - targets}"
+    commands = set(re.findall(r"(?:^|`|/|\$ )ftnids (\w+)", text, re.MULTILINE))
+    assert commands and commands <= set(cli.COMMANDS), f"no such command: {commands - set(cli.COMMANDS)}"
+    for command in cli.COMMANDS:
+        assert importlib.import_module(f"ftnids.commands.{command}").command.help
+
+
+def test_links_lead_somewhere() -> None:
+    dead = [
+        f"{name(path)}: {target}"
+        for path in files(".md")
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text())
+        if not (path.parent / target).exists()
+    ]
+    assert not dead, f"dead links: {dead}"
+
+
+def test_decisions_are_numbered_once() -> None:
+    records = sorted(path.name for path in (ROOT / "docs/decisions").glob("*.md"))
+    numbers = [record[:4] for record in records]
+    assert all(re.fullmatch(r"\d{4}-[a-z0-9-]+\.md", record) for record in records), records
+    assert len(numbers) == len(set(numbers)), records
