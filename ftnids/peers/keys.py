@@ -1,0 +1,144 @@
+"""The cluster's secret and the replicas' CURVE keys.
+
+One secret of 32 random bytes is shared by all replicas of a cluster.  Two values are derived from it with keyed,
+personalised BLAKE2b (the secret is the key, so that neither value tells anything of it or of the other):
+
+* the seed of the packet hash: `BLAKE2b-64(key=secret, person="ftnids seed", "")`;
+* the cluster's id on the wire: `BLAKE2b-64(key=secret, person="ftnids cluster", cluster name)`.
+
+A set whose addresses are all loopback may go without a secret; then `BLAKE2b-256(person="ftnids public", cluster
+name)` stands in for it, which anyone can compute.
+
+CURVE keys are ZeroMQ's: Curve25519 in Z85, 40 characters, one pair for each replica.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import zmq
+from zmq.utils import z85
+
+from ftnids.errors import PeerError
+
+SECRET_BYTES: Final = 32
+CURVE_CHARACTERS: Final = 40  # of a key in Z85
+_MAX_FILE: Final = 4096  # bytes of a key file
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a transport needs for CURVE: this replica's secret key and every member's public key (Z85)."""
+
+    secret: bytes
+    members: tuple[bytes, ...]
+
+
+def cluster_seed(secret: bytes) -> int:
+    """The seed of the packet hash, 0 <= seed < 2^64."""
+    return int.from_bytes(hashlib.blake2b(key=secret, digest_size=8, person=b"ftnids seed").digest(), "little")
+
+
+def cluster_id(secret: bytes, name: str) -> bytes:
+    """What the messages of cluster `name` carry, 8 bytes."""
+    return hashlib.blake2b(name.encode(), key=secret, digest_size=8, person=b"ftnids cluster").digest()
+
+
+def public_secret(name: str) -> bytes:
+    """What stands in for the secret of cluster `name` on loopback; no secret at all."""
+    return hashlib.blake2b(name.encode(), digest_size=SECRET_BYTES, person=b"ftnids public").digest()
+
+
+def load_secret(path: Path) -> bytes:
+    """The cluster's secret from `path` (64 hexadecimal digits or base64).  PeerError if it is unsafe or malformed."""
+    text = _read_private(path, "ftnids keygen")
+    try:
+        secret = bytes.fromhex(text) if len(text) == 2 * SECRET_BYTES else base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        secret = b""
+    if len(secret) != SECRET_BYTES:
+        raise PeerError(f"{path}: holds no {SECRET_BYTES}-byte secret in hex or base64: make one with ftnids keygen")
+    return secret
+
+
+def load_keys(path: Path, members: Sequence[str], me: int) -> Keys:
+    """This replica's CURVE key from `path`, with `members`' public keys.
+
+    PeerError if the file is unsafe or malformed, a public key is missing or wrong, or the pair does not match.
+    """
+    text = _read_private(path, "ftnids keygen")
+    secret = _curve_key(text, str(path))
+    public = tuple(_curve_key(key, f"public_key of member {number + 1}") for number, key in enumerate(members))
+    if zmq.curve_public(secret) != public[me]:
+        raise PeerError(f"{path}: is not the secret key of this replica's public_key in cluster.member: compare them")
+    if len(set(public)) != len(public):
+        raise PeerError("two members have the same public_key: every replica needs a pair of its own (ftnids keygen)")
+    return Keys(secret, public)
+
+
+def generate(directory: Path, names: Iterable[str], *, secret: bool = True) -> dict[str, str]:
+    """Write `cluster.secret`, and `<name>.key_secret` and `<name>.key` for each name, into `directory`.
+
+    Secret files have mode 0600.  Nothing is written if one of the files is there already (PeerError).
+    Returns the public keys by name.
+    """
+    files: dict[str, tuple[str, int]] = {}
+    if secret:
+        files["cluster.secret"] = (base64.b64encode(os.urandom(SECRET_BYTES)).decode(), 0o600)
+    public_keys: dict[str, str] = {}
+    for name in names:
+        public, private = (key.decode() for key in zmq.curve_keypair())
+        public_keys[name] = public
+        files[f"{name}.key_secret"] = (private, 0o600)
+        files[f"{name}.key"] = (public, 0o644)
+    present = [str(directory / name) for name in files if os.path.lexists(directory / name)]
+    if present:
+        raise PeerError(f"{present[0]} is there already and is not overwritten: name another directory or move it away")
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, (text, mode) in files.items():
+            _write_new(directory / name, text, mode)
+    except OSError as error:
+        raise PeerError(f"{error.filename or directory}: cannot be written: {error.strerror}") from None
+    return public_keys
+
+
+def _write_new(path: Path, text: str, mode: int) -> None:
+    """Write a file that must not be there yet; `mode` holds whatever the umask."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text + "\n")
+
+
+def _read_private(path: Path, maker: str) -> str:
+    """The text of a file that only its owner may read."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise PeerError(f"{path}: is no file: make one with {maker}")
+            if mode & 0o077:
+                raise PeerError(f"{path}: mode {stat.S_IMODE(mode):04o} lets others read it: chmod 600 {path}")
+            return file.read(_MAX_FILE).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise PeerError(f"{path}: {error.strerror}: make one with {maker}, or correct the setting") from None
+
+
+def _curve_key(text: str, what: str) -> bytes:
+    """A CURVE key in Z85, or PeerError."""
+    key = text.encode()
+    try:
+        valid = len(key) == CURVE_CHARACTERS and bool(z85.decode(key))
+    except (ValueError, KeyError):
+        valid = False
+    if not valid:
+        raise PeerError(f"{what}: is no CURVE key ({CURVE_CHARACTERS} characters of Z85): make one with ftnids keygen")
+    return key
