@@ -12,6 +12,7 @@ MAX_NAME: Final = 64  # bytes of a replica or cluster name
 
 # -- packets and the ring ---------------------------------------------------------------------
 MAX_SNAPLEN: Final = 262_144  # bytes of one captured frame [capture.snaplen]; longer frames are cut, wire length kept
+MAX_FILTER: Final = 65_536  # characters of a capture filter [capture.bpf]
 MIN_RING_SLOTS: Final = 1_024
 MAX_RING_SLOTS: Final = 1 << 26  # [ring.slots]; when full the capture drops and counts `ring_drops`
 MIN_ARENA_BYTES: Final = 1 << 20
@@ -61,6 +62,19 @@ LOG_KEYS: Final = 1_024  # keys of warnings remembered; the oldest go first
 MAX_ALERT_BYTES: Final = 1 << 20  # one EVE or alert_json line; longer ones are skipped and counted
 MAX_ALERT_BATCH: Final = 4 << 20  # bytes of records in one ALERT message
 ALERT_TABLE: Final = 262_144  # alert ids remembered for de-duplication; the oldest go first
+ALERT_READ_BYTES: Final = 4 << 20  # of an IDS's log taken in one look; the rest waits for the next
+ALERT_BACKLOG: Final = 65_536  # records that an output which cannot be written holds back; more are lost, counted and said
+DIVERGENCE_MS: Final = 5_000  # a replica whose IDS is past a packet for that long and raised no alert never will
+
+# -- feed -------------------------------------------------------------------------------------------
+FEED_BATCH: Final = 1_024  # packets handed to one sink in one go; a sink that fails repeats at most these
+FEED_WAIT_S: Final = 0.1  # longest sleep of a sink without news; bounds how long a stop or an IDS's death goes unseen
+IDS_CHECK_S: Final = 60.0  # for an IDS to test its configuration
+IDS_START_S: Final = 60.0  # for an IDS to load its rules and open its input; then it is killed and counts as dead
+IDS_END_S: Final = 60.0  # for an IDS to end by itself after the stream ended; then SIGTERM
+IDS_TERM_S: Final = 5.0  # after SIGTERM; then SIGKILL
+IDS_BACKOFF_S: Final = 30.0  # longest pause before an IDS that keeps dying is started again
+IDS_LAST_WORDS: Final = 4_096  # bytes of a dead IDS's output that are looked at for the report
 
 # -- the lab ----------------------------------------------------------------------------------------
 LAB_COMMAND_SECONDS: Final = 20  # one set-up command (ip, tc); then the lab gives up and cleans up
@@ -72,3 +86,7 @@ LAB_SCAN_BYTES: Final = 256 << 20  # arena for them; at least LAB_SCAN_PACKETS *
 LAB_SEND_BATCH: Final = 64  # frames handed to the kernel in one call of the replay
 LAB_TAP_PACKETS: Final = 65_536  # packets that the tap holds before they are written
 LAB_TAP_BUFFER: Final = 128 << 20  # bytes of kernel buffer of the lossless tap; what it drops is counted and said
+LAB_MAX_SEED: Final = 1 << 48
+LAB_MAX_PPS: Final = 10_000_000
+LAB_MAX_CLOCK_US: Final = 1_000_000  # of a replica's clock offset and jitter
+LAB_STOP_SECONDS: Final = 10  # for a process to end after SIGTERM; then it is killed and the lab says so
