@@ -86,6 +86,7 @@ class Reporter:
         """The coordinator has everything below `position`."""
         if position > self.heard:
             self.heard = position
+            self.sent = max(self.sent, position)
             self._progress_ns = now_ns
 
     def due_ns(self) -> int:
@@ -103,6 +104,7 @@ class Reporter:
         head = self._stream.head
         self.rate.captured(head - self._counted, now_ns)
         self._counted = head
+        self.acknowledged(consumed, now_ns)  # what is decided was heard, whatever became of its acknowledgement
         self._go_back(now_ns)
         if head - self.sent < FULL and now_ns < self.due_ns():
             return []
