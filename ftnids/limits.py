@@ -64,6 +64,7 @@ MAX_ALERT_BATCH: Final = 4 << 20  # bytes of records in one ALERT message
 ALERT_TABLE: Final = 262_144  # alert ids remembered for de-duplication; the oldest go first
 ALERT_READ_BYTES: Final = 4 << 20  # of an IDS's log taken in one look; the rest waits for the next
 ALERT_BACKLOG: Final = 65_536  # records that an output which cannot be written holds back; more are lost, counted and said
+COLD_S: Final = 600  # of agreed time for which an IDS started in mid-stream may lack the memory of older flows
 DIVERGENCE_MS: Final = 5_000  # a replica whose IDS is past a packet for that long and raised no alert never will
 
 # -- feed -------------------------------------------------------------------------------------------

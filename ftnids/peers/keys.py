@@ -27,6 +27,7 @@ from typing import Final
 import zmq
 from zmq.utils import z85
 
+from ftnids import log
 from ftnids.errors import PeerError
 
 SECRET_BYTES: Final = 32
@@ -40,6 +41,33 @@ class Keys:
 
     secret: bytes
     members: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes a replica one of its cluster."""
+
+    seed: int  # of the packet hash
+    cluster_id: bytes
+    keys: Keys | None  # None: no CURVE
+
+
+def identify(
+    name: str, secret_file: Path, key_file: Path | None, public_keys: Sequence[str | None], me: int, *, loopback: bool
+) -> Identity:
+    """Read the secret and the keys of member `me` of cluster `name`; `public_keys` are the members'.
+
+    Where all is `loopback` a missing secret file is no error: a public value stands in for it, with a warning.
+    PeerError if a file is missing, unsafe or malformed.
+    """
+    if loopback and not secret_file.exists():
+        hint = f"anyone on this host can forge messages and hashes: write {secret_file} with ftnids keygen"
+        log.get("peers").warning("no_cluster_secret", cluster=name, hint=hint)
+        secret = public_secret(name)
+    else:
+        secret = load_secret(secret_file)
+    keys = load_keys(key_file, [key or "" for key in public_keys], me) if key_file is not None else None
+    return Identity(cluster_seed(secret), cluster_id(secret, name), keys)
 
 
 def cluster_seed(secret: bytes) -> int:

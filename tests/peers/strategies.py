@@ -87,9 +87,10 @@ def decisions(draw: st.DrawFn) -> m.Decision:
     listed = draw(st.sets(member, max_size=4))
     held = {who: int(np.count_nonzero(holders & np.uint32(1 << who))) for who in listed}
     counters = ["first_seq", "ambiguous", "late", "rounds", "dirty_rounds"]
+    totals: dict[str, Any] = {name: draw(number) for name in counters}
     return m.Decision(
+        **totals,
         **{name: draw(values) for name, values in common.items()},
-        **{name: draw(number) for name in counters},
         number=draw(st.integers(0, (1 << 32) - 1)),
         members=members,
         time_us=draw(rising(size)),

@@ -1,0 +1,104 @@
+"""Secrets and keys: what is derived, what is refused, and what keygen leaves on disk."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import zmq
+
+from ftnids.errors import PeerError
+from ftnids.peers import keys
+
+SECRET = bytes(range(32))
+
+
+def private(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def test_derived_values_stay_the_same() -> None:
+    """A set in which one replica is upgraded must go on agreeing: these values are part of the protocol."""
+    assert keys.cluster_seed(SECRET) == 0x33C06C63D70D9987
+    assert keys.cluster_id(SECRET, "example").hex() == "ae8f052b0164ce96"
+    assert keys.cluster_id(SECRET, "other") != keys.cluster_id(SECRET, "example")
+    assert keys.public_secret("a") != keys.public_secret("b")
+
+
+@pytest.mark.parametrize("text", [SECRET.hex(), base64.b64encode(SECRET).decode(), SECRET.hex().upper() + "\n"])
+def test_secret_in_hex_and_base64(tmp_path: Path, text: str) -> None:
+    assert keys.load_secret(private(tmp_path / "s", text)) == SECRET
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
+def test_secret_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = private(tmp_path / "s", SECRET.hex())
+    path.chmod(mode)
+    with pytest.raises(PeerError, match=f"mode 0{mode:o} lets others read it: chmod 600 {path}"):
+        keys.load_secret(path)
+
+
+@pytest.mark.parametrize("text", ["", "00" * 31, "zz" * 32, base64.b64encode(bytes(33)).decode(), "é" * 32])
+def test_secret_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(PeerError, match="holds no 32-byte secret"):
+        keys.load_secret(private(tmp_path / "s", text))
+
+
+def test_missing_secret_and_directory_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PeerError, match="No such file.*ftnids keygen"):
+        keys.load_secret(tmp_path / "s")
+    with pytest.raises(PeerError):
+        keys.load_secret(tmp_path)
+
+
+def test_generated_files_load(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        public = keys.generate(tmp_path / "keys", ["a", "b"])
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "keys").iterdir()}
+    assert modes == {
+        "cluster.secret": 0o600,
+        "a.key_secret": 0o600,
+        "a.key": 0o644,
+        "b.key_secret": 0o600,
+        "b.key": 0o644,
+    }
+    assert len(keys.load_secret(tmp_path / "keys/cluster.secret")) == 32
+    members = [(tmp_path / f"keys/{name}.key").read_text().strip() for name in "ab"]
+    assert members == list(public.values())
+    pair = keys.load_keys(tmp_path / "keys/b.key_secret", members, 1)
+    assert zmq.curve_public(pair.secret) == pair.members[1] == members[1].encode()
+    with pytest.raises(PeerError, match="is not the secret key of this replica's public_key"):
+        keys.load_keys(tmp_path / "keys/b.key_secret", members, 0)
+    with pytest.raises(PeerError, match="two members have the same public_key"):
+        keys.load_keys(tmp_path / "keys/b.key_secret", [members[1], members[1]], 1)
+    with pytest.raises(PeerError, match="public_key of member 2: is no CURVE key"):
+        keys.load_keys(tmp_path / "keys/b.key_secret", [members[0], "short"], 1)
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "b.key").write_text("mine")
+    with pytest.raises(PeerError, match="b.key is there already"):
+        keys.generate(tmp_path, ["a", "b"])
+    assert [path.name for path in tmp_path.iterdir()] == ["b.key"]
+    keys.generate(tmp_path, ["c"], secret=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.key", "c.key", "c.key_secret"]
+
+
+def test_identity_without_a_secret_is_for_loopback_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "cluster.secret"
+    identity = keys.identify("example", missing, None, [None, None], 0, loopback=True)
+    assert identity.keys is None
+    assert identity.seed == keys.cluster_seed(keys.public_secret("example"))
+    assert "no_cluster_secret" in capsys.readouterr().out
+    with pytest.raises(PeerError, match="No such file"):
+        keys.identify("example", missing, None, [None, None], 0, loopback=False)
+    private(missing, SECRET.hex())
+    assert keys.identify("example", missing, None, [None, None], 0, loopback=True).seed == keys.cluster_seed(SECRET)

@@ -1,0 +1,306 @@
+"""The transport, over loopback: what arrives, what is dropped and counted, and who is let in."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import zmq
+
+from ftnids import limits
+from ftnids.errors import PeerError
+from ftnids.peers import wire
+from ftnids.peers.keys import Keys
+from ftnids.peers.transport import Transport
+from ftnids.sync.messages import Ack, Bytes, Kind, Message, Status, View
+
+ID = b"cluster1"
+VIEW = View(1, 1, 0, 1)
+PATIENCE_S = 10.0  # for what must happen in the end; nothing here asserts how soon
+
+
+def ack(sender: int, acked: int = 0) -> Ack:
+    return Ack(sender, 1, VIEW, acked=acked)
+
+
+def free_addresses(count: int, host: str = "127.0.0.1") -> list[str]:
+    """Addresses that nothing listened at a moment ago."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket(family, socket.SOCK_STREAM)) for _ in range(count)]
+        for one in sockets:
+            one.bind((host, 0))
+        ports = [one.getsockname()[1] for one in sockets]
+    shown = f"[{host}]" if ":" in host else host
+    return [f"tcp://{shown}:{port}" for port in ports]
+
+
+def curve(count: int) -> list[Keys]:
+    pairs = [zmq.curve_keypair() for _ in range(count)]
+    return [Keys(secret, tuple(public for public, _ in pairs)) for _, secret in pairs]
+
+
+def until(done: Callable[[], bool], *transports: Transport) -> list[Message]:
+    """Let `transports` work until `done`; returns what they received."""
+    messages: list[Message] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < deadline, [dict(transport.counters) for transport in transports]
+        for transport in transports:
+            messages += transport.receive(0.005)
+    return messages
+
+
+def meet(*transports: Transport) -> None:
+    """Let all find all."""
+    count = len(transports)
+    pairs = [(one, other) for one in range(count) for other in range(count) if one != other]
+    until(lambda: all(transports[one].connected(other) for one, other in pairs), *transports)
+
+
+@pytest.fixture
+def made() -> Iterator[list[Transport]]:
+    transports: list[Transport] = []
+    yield transports
+    for transport in transports:
+        transport.close()
+
+
+@pytest.fixture(params=["plain", "curve"])
+def three(request: pytest.FixtureRequest, made: list[Transport]) -> list[Transport]:
+    addresses = free_addresses(3)
+    pairs = curve(3) if request.param == "curve" else [None] * 3
+    made += [Transport(m, addresses, cluster_id=ID, keys=pairs[m], names="abc") for m in range(3)]
+    meet(*made)
+    return made
+
+
+@contextlib.contextmanager
+def intruder(address: str, me: Keys | None = None, server: bytes = b"") -> Iterator[zmq.Socket[bytes]]:
+    """A bare socket connected to `address`."""
+    context = zmq.Context()
+    push = context.socket(zmq.PUSH)
+    push.linger = 0
+    if me is not None:
+        push.curve_secretkey, push.curve_publickey = me.secret, zmq.curve_public(me.secret)
+        push.curve_serverkey = server
+    push.connect(address)
+    try:
+        yield push
+    finally:
+        context.destroy(linger=0)
+
+
+def test_all_hear_all(three: list[Transport]) -> None:
+    for one in range(3):
+        assert three[one].send_to(range(3), ack(one, acked=10 + one)) == 2
+    heard = until(lambda: all(t.counters["messages_received"] == 2 for t in three), *three)
+    assert sorted(m.acked for m in heard if isinstance(m, Ack)) == [10, 10, 11, 11, 12, 12]
+    sent = len(wire.encode(ack(0), ID))
+    assert all(t.counters["bytes_sent"] == t.counters["bytes_received"] == 2 * sent for t in three)
+    assert all(t.counters["messages_sent"] == 2 for t in three)
+
+
+def test_a_large_message_arrives_whole(three: list[Transport]) -> None:
+    data = np.random.default_rng(1).bytes(200_000)
+    size = np.array([len(data)], np.uint32)
+    sent = Bytes(0, 1, VIEW, seq=np.array([5]), hash=np.array([6], np.uint64), caplen=size, wirelen=size, data=data)
+    assert three[0].send(2, sent)
+    (heard,) = until(lambda: three[2].counters["messages_received"] == 1, *three)
+    assert isinstance(heard, Bytes) and heard.data == data
+
+
+def test_order_is_kept_and_batches_are_bounded(three: list[Transport]) -> None:
+    count = 2 * limits.RECEIVE_BATCH + 5
+    assert all(three[0].send(1, ack(0, acked=n)) for n in range(count))
+    heard: list[Message] = []
+    while len(heard) < count:
+        batch = three[1].receive(PATIENCE_S)
+        assert len(batch) <= limits.RECEIVE_BATCH
+        heard += batch
+    assert [m.acked for m in heard if isinstance(m, Ack)] == list(range(count))
+
+
+def test_a_peer_that_is_not_there_costs_nothing(made: list[Transport]) -> None:
+    made.append(Transport(0, free_addresses(2), cluster_id=ID))
+    assert not made[0].send(1, ack(0))
+    assert made[0].counters["dropped_unconnected"] == 1
+
+
+def test_a_restarted_peer_gets_new_messages_and_no_old_ones(made: list[Transport]) -> None:
+    addresses = free_addresses(2)
+    made += [Transport(m, addresses, cluster_id=ID) for m in range(2)]
+    meet(*made)
+    made.pop().close()
+    until(lambda: not made[0].connected(1), made[0])
+    assert not made[0].send(1, ack(0, acked=1))
+    made.append(Transport(1, addresses, cluster_id=ID))
+    meet(*made)
+    assert made[0].send(1, ack(0, acked=2)) and made[1].send(0, ack(1, acked=3))
+    heard = until(lambda: all(t.counters["messages_received"] for t in made), *made)
+    assert sorted(m.acked for m in heard if isinstance(m, Ack)) == [2, 3]
+    assert made[0].counters["disconnects"] == 1 and made[0].counters["connects"] == 2
+
+
+def test_a_stuck_peer_fills_its_own_queue_only(monkeypatch: pytest.MonkeyPatch, made: list[Transport]) -> None:
+    """Member 1 reads nothing: sends to it fail in the end, sends to member 2 go on."""
+    monkeypatch.setattr(limits, "SEND_QUEUE_MESSAGES", 4)
+    monkeypatch.setattr(limits, "RECEIVE_QUEUE_MESSAGES", 4)
+    addresses = free_addresses(3)
+    made += [Transport(m, addresses, cluster_id=ID) for m in range(3)]
+    meet(*made)
+    status = Status(0, 1, VIEW, snapshot=bytes(60_000))
+    until(lambda: not made[0].send(1, status), made[0])
+    assert made[0].counters["dropped_full"] == 1
+    assert made[0].send(2, ack(0, acked=7))
+    assert until(lambda: made[2].counters["messages_received"] == 1, made[2]) == [ack(0, acked=7)]
+
+
+def test_large_messages_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch, made: list[Transport]) -> None:
+    monkeypatch.setattr(limits, "SEND_QUEUE_BYTES", 3 << 20)
+    monkeypatch.setattr(limits, "RECEIVE_QUEUE_MESSAGES", 1)
+    addresses = free_addresses(2)
+    made += [Transport(m, addresses, cluster_id=ID) for m in range(2)]
+    meet(*made)
+    large = Status(0, 1, VIEW, snapshot=bytes(limits.MAX_STATUS_BYTES))
+    until(lambda: not made[0].send(1, large), made[0])
+    assert made[0].counters["dropped_full"] == 1
+    sent = made[0].counters["messages_sent"]
+    until(lambda: made[1].counters["messages_received"] == sent, *made)
+    assert made[0].send(1, large)
+
+
+def test_an_unsendable_message_is_counted(three: list[Transport]) -> None:
+    assert not three[0].send(1, ack(0, acked=-1))
+    assert three[0].counters["dropped_unsendable"] == 1
+
+
+def test_clean_leave_delivers_what_is_queued(three: list[Transport]) -> None:
+    for n in range(200):
+        assert three[0].send(1, ack(0, acked=n))
+    three.pop(0).close(flush_s=PATIENCE_S)
+    until(lambda: three[0].counters["messages_received"] == 200, *three)
+
+
+def test_wake_interrupts_receive(made: list[Transport]) -> None:
+    made.append(Transport(0, free_addresses(2), cluster_id=ID))
+    waker = threading.Thread(target=made[0].wake)
+    waker.start()
+    assert made[0].receive(PATIENCE_S * 100) == []  # without `wake` this test would never end
+    waker.join()
+
+
+def test_ipv6(made: list[Transport]) -> None:
+    try:
+        addresses = free_addresses(2, "::1")
+    except OSError:
+        pytest.skip("this host has no IPv6 loopback")
+    made += [Transport(m, addresses, cluster_id=ID) for m in range(2)]
+    meet(*made)
+    assert made[0].send(1, ack(0))
+    assert until(lambda: made[1].counters["messages_received"] == 1, *made) == [ack(0)]
+
+
+# -- what is not accepted ---------------------------------------------------------------------------
+
+
+GARBAGE: dict[str, list[bytes]] = {
+    "dropped_malformed": [b"", b"hello", wire.encode(ack(1), ID)[:-1], wire.encode(ack(1), ID) + b"x"],
+    "dropped_oversized": [bytes(limits.MAX_MESSAGE_BYTES + 1)],
+    "dropped_foreign": [wire.encode(ack(1), b"cluster2")],
+    "dropped_version": [wire.MAGIC + b"\x09\x09" + ID + bytes((Kind.ACK,))],
+    "dropped_spoofed": [wire.encode(ack(0), ID), wire.encode(ack(2), ID)],
+}
+
+
+@pytest.mark.parametrize("counter", GARBAGE)
+def test_what_is_not_accepted_is_dropped_and_counted(counter: str, made: list[Transport]) -> None:
+    addresses = free_addresses(2)
+    made.append(Transport(0, addresses, cluster_id=ID))
+    with intruder(addresses[0]) as push:
+        for data in GARBAGE[counter]:
+            push.send(data)
+        assert until(lambda: made[0].counters[counter] == len(GARBAGE[counter]), made[0]) == []
+        push.send_multipart([wire.encode(ack(1), ID), b"more"])
+        push.send(wire.encode(ack(1), ID))
+        assert until(lambda: made[0].counters["messages_received"] == 1, made[0]) == [ack(1)]
+    drops = {name: count for name, count in made[0].counters.items() if name.startswith("dropped") and count}
+    expected = {counter: len(GARBAGE[counter])}
+    expected["dropped_malformed"] = expected.get("dropped_malformed", 0) + 1
+    assert drops == expected
+
+
+def test_the_log_says_what_to_do_once(made: list[Transport], capsys: pytest.CaptureFixture[str]) -> None:
+    addresses = free_addresses(2)
+    made.append(Transport(0, addresses, cluster_id=ID))
+    with intruder(addresses[0]) as push:
+        for _ in range(50):
+            push.send(GARBAGE["dropped_version"][0])
+            push.send(GARBAGE["dropped_foreign"][0])
+        until(lambda: made[0].counters["dropped_version"] + made[0].counters["dropped_foreign"] == 100, made[0])
+    shown = capsys.readouterr().out
+    assert shown.count("speaks protocol 9, this replica 1 to 1: upgrade the older one") == 1
+    assert shown.count("belongs to another cluster: compare cluster.name and the secret") == 1
+
+
+def test_a_key_that_is_no_members_is_refused(made: list[Transport]) -> None:
+    addresses, pairs, stranger = free_addresses(2), curve(2), curve(1)[0]
+    made.append(Transport(0, addresses, cluster_id=ID, keys=pairs[0]))
+    with intruder(addresses[0], stranger, pairs[0].members[0]) as push:
+        push.send(wire.encode(ack(1), ID))
+        assert until(lambda: made[0].counters["rejected_keys"] >= 1, made[0]) == []
+    assert made[0].counters["messages_received"] == 0
+
+
+def test_no_key_is_refused(made: list[Transport]) -> None:
+    addresses, pairs = free_addresses(2), curve(2)
+    made.append(Transport(0, addresses, cluster_id=ID, keys=pairs[0]))
+    with intruder(addresses[0]) as push:
+        push.send(wire.encode(ack(1), ID))
+        assert until(lambda: made[0].counters["rejected_handshakes"] >= 1, made[0]) == []
+    assert made[0].counters["messages_received"] == 0
+
+
+def test_a_member_cannot_speak_for_another(made: list[Transport]) -> None:
+    addresses, pairs = free_addresses(3), curve(3)
+    made.append(Transport(0, addresses, cluster_id=ID, keys=pairs[0]))
+    with intruder(addresses[0], pairs[2], pairs[0].members[0]) as push:
+        push.send(wire.encode(ack(1), ID))
+        push.send(wire.encode(ack(2), ID))
+        assert until(lambda: made[0].counters["messages_received"] == 1, made[0]) == [ack(2)]
+    assert made[0].counters["dropped_spoofed"] == 1
+
+
+def test_a_server_with_another_key_gets_nothing(made: list[Transport]) -> None:
+    """Who answers at member 1's address must prove to be member 1."""
+    addresses, pairs, others = free_addresses(2), curve(2), curve(2)
+    made.append(Transport(0, addresses, cluster_id=ID, keys=pairs[0]))
+    made.append(Transport(1, addresses, cluster_id=ID, keys=others[1]))
+    until(lambda: made[1].counters["rejected_handshakes"] + made[1].counters["rejected_keys"] > 0, *made)
+    assert not made[0].send(1, ack(0)) and not made[0].connected(1)
+
+
+# -- set-up errors --------------------------------------------------------------------------------
+
+
+def refused(reason: str, addresses: list[str], pair: Keys | None = None) -> None:
+    with pytest.raises(PeerError, match=reason) as raised:
+        Transport(0, addresses, cluster_id=ID, keys=pair)
+    assert "\n" not in str(raised.value)
+
+
+def test_set_up_errors_are_one_clear_line(made: list[Transport]) -> None:
+    addresses = free_addresses(2)
+    made.append(Transport(0, addresses, cluster_id=ID))
+    refused(f"{addresses[0]} is in use", addresses)
+    refused("is not loopback: peers need CURVE", ["tcp://127.0.0.1:5701", "tcp://192.0.2.1:5701"])
+    refused("is not loopback: peers need CURVE", ["tcp://0.0.0.0:5701", "tcp://127.0.0.1:5701"])
+    refused("is no address of this host", ["tcp://192.0.2.1:5701", "tcp://192.0.2.2:5701"], curve(2)[0])
+    refused("cannot be connected to", [addresses[1], "tcp://0.0.0.0:5701"], curve(2)[0])
+    refused("is no address: write tcp://HOST:PORT", ["127.0.0.1:5701", addresses[1]])
+    refused("port 70000 is not in 1 to 65535", ["tcp://127.0.0.1:70000", addresses[1]])

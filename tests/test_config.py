@@ -1,0 +1,206 @@
+"""The configuration: the shipped example is the reference, and every mistake is named with its line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from ftnids import config
+from ftnids.errors import ConfigError
+from ftnids.toml_lines import lines_of
+
+EXAMPLE = Path(__file__).parents[1] / "replicas" / "replica.toml"
+TEXT = EXAMPLE.read_text()
+REQUIRED = {"replica.name", "cluster.name", "cluster.member", "capture.interface"}  # the example has one of its own
+OPTIONAL = {"cluster.key_file", "cluster.member.public_key", "capture.file"}  # commented out in the example
+
+
+def model_defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    """Every key of the file with its default."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        annotation, default = field.annotation, field.get_default()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found |= model_defaults(annotation, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = str(default) if isinstance(default, Path) else default
+    return found
+
+
+def file_values(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= file_values(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def test_the_example_shows_every_key_with_its_default() -> None:
+    defaults, shown = model_defaults(config.Config), file_values(tomllib.loads(TEXT))
+    assert set(defaults) == set(shown) | OPTIONAL - {"cluster.member.public_key"}
+    assert {key: value for key, value in shown.items() if defaults[key] != value}.keys() == REQUIRED
+    for key in OPTIONAL:
+        assert re.search(rf"^# {key.rpartition('.')[2]} = ", TEXT, re.MULTILINE), key
+    assert {key for member in tomllib.loads(TEXT)["cluster"]["member"] for key in member} | {"public_key"} == set(
+        config.Member.model_fields
+    )
+
+
+def test_the_example_loads() -> None:
+    loaded = config.load(EXAMPLE)
+    assert loaded.me == 0 and [member.name for member in loaded.cluster.member] == ["a", "b"]
+    assert loaded.cluster.secret_file == EXAMPLE.parent / "keys/cluster.secret"
+    assert loaded.in_log_dir(loaded.alerts.output) == Path("/var/log/ftnids/alerts.jsonl")
+    assert loaded.in_log_dir(loaded.feed.hashes) is None
+    assert loaded.loopback and loaded.ring.arena_bytes == 256 << 20
+
+
+def changed(**lines: str) -> str:
+    """The example with the line of a key replaced (`section__key="new line"`)."""
+    text = TEXT
+    for name, line in lines.items():
+        section, key = name.rsplit("__", 1)
+        pattern = rf"(?ms)(^\[\[?{re.escape(section.replace('__', '.'))}\]\]?.*?^){key} = [^\n]*"
+        text, count = re.subn(pattern, rf"\g<1>{line}", text, count=1)
+        assert count == 1, name
+    return text
+
+
+def problems(text: str) -> list[str]:
+    """The lines of the error that `text` gives, without the file's name."""
+    with pytest.raises(ConfigError) as raised:
+        config.parse_text(text, Path("x.toml"))
+    return [line.removeprefix("x.toml:") for line in str(raised.value).splitlines()]
+
+
+def line_of(text: str, part: str) -> int:
+    return text[: text.index(part)].count("\n") + 1
+
+
+MISTAKES = [
+    ("capture__snaplen", "snapln = 9", "capture.snapln: unknown key; did you mean snaplen?"),
+    ("alerts__hold_ms", "zzz = 9", "alerts.zzz: unknown key; those here: output, eve_output, stdout, syslog, hold_ms"),
+    ("sync__k", "k = 0", "sync.k = 0: must be a whole number, 1 to 4096"),
+    ("sync__k", "k = true", "sync.k = true: must be a whole number, 1 to 4096"),
+    ("sync__k", 'k = "56"', 'sync.k = "56": must be a whole number, 1 to 4096'),
+    ("sync__l", "l = 0", "sync.l = 0: must be a whole number, 1 to 1024"),
+    ("sync__l", "l = 57", "sync.l = 57: an anchor is no longer than a cluster; at most sync.k = 56"),
+    ("sync__report_ms", "report_ms = 11", "sync.report_ms = 11: at most half of sync.delay_ms = 20"),
+    ("capture__drop__loss", "loss = 1.5", "capture.drop.loss = 1.5: must be a number, 0 to 1"),
+    ("capture__pace", 'pace = "fast"', 'capture.pace = "fast": must be one of file, topspeed'),
+    ("feed__ids", 'ids = "zeek"', 'feed.ids = "zeek": must be one of suricata, snort, none'),
+    ("feed__mode", 'mode = "optimistic"', 'feed.mode = "optimistic": needs checkpoints, which this version does not'),
+    ("feed__rules", "rules = 5", "feed.rules = 5: must be a list"),
+    ("feed__rules", "rules = [5]", "feed.rules[1] = 5: must be a text"),
+    ("replica__name", 'name = "c"', 'replica.name = "c": is no cluster.member; those are a, b'),
+    ("replica__name", 'name = "a b"', 'replica.name = "a b": must be a text of 0 to 64 characters that begins'),
+    ("capture__interface", 'file = ""\ninterface = "eth1"', "capture: set exactly one of interface and file (both"),
+    ("capture__interface", "", "capture: set exactly one of interface and file (neither"),
+    ("capture__from_start", "from_start = true", "capture.from_start is for a file: remove it"),
+    ("cluster__member__address", 'address = "127.0.0.1"', "cluster.member[1].address: '127.0.0.1' is no address"),
+    ("cluster__member__name", 'name = "b"', 'cluster.member[2].name = "b": is there twice'),
+    ("cluster__member__address", 'address = "tcp://127.0.0.1:5702"', "cluster.member[2].address"),
+    ("cluster__name", "", "cluster.name is missing: must be a text"),
+    ("log__level", 'level = "loud"', 'log.level = "loud": must be one of debug, info, warning, error'),
+]
+
+
+@pytest.mark.parametrize(("key", "line", "problem"), MISTAKES, ids=[f"{key}-{line}" for key, line, _ in MISTAKES])
+def test_every_mistake_is_named(key: str, line: str, problem: str) -> None:
+    text = changed(**{key: line})
+    shown = [shown.split(": ", 1) for shown in problems(text)]
+    assert any(reason.startswith(problem) for _, reason in shown), shown
+
+
+def test_lines_are_those_of_the_mistakes() -> None:
+    text = changed(sync__k="k = 0", capture__drop__loss="loss = 2.0", log__level='level = "x"')
+    expected = [line_of(text, part) for part in ("loss = 2.0", "k = 0", 'level = "x"')]
+    assert [int(problem.split(":")[0]) for problem in problems(text)] == expected
+
+
+def test_off_loopback_needs_curve() -> None:
+    text = TEXT.replace("tcp://127.0.0.1:5702", "tcp://192.0.2.7:5702")
+    shown = "\n".join(problems(text))
+    assert "cluster.key_file is missing: CURVE is required, because tcp://192.0.2.7:5702 is not loopback" in shown
+    assert "cluster.member[1].public_key is missing" in shown and "cluster.member[2].public_key is missing" in shown
+    curved = text.replace('# key_file = "keys/a', 'key_file = "keys/a')
+    curved = re.sub(r"(address = .*)", r'\1\npublic_key = "k"', curved)
+    assert config.parse_text(curved, EXAMPLE).cluster.key_file == EXAMPLE.parent / "keys/a.key_secret"
+
+
+def test_members_are_counted() -> None:
+    one = TEXT[: TEXT.rindex("[[cluster.member]]")] + TEXT[TEXT.index("[capture]") :]
+    assert "cluster.member: 1 of them: must be a list of 2 to 16" in problems(one)[0]
+    many = "".join(f'[[cluster.member]]\nname = "m{n}"\naddress = "tcp://127.0.0.1:{6000 + n}"\n' for n in range(15))
+    assert any("cluster.member: 17 of them: must be a list of 2 to 16" in line for line in problems(TEXT + many))
+
+
+def test_files_that_are_none() -> None:
+    with pytest.raises(ConfigError, match="nowhere.toml: No such file"):
+        config.load(Path("nowhere.toml"))
+    assert "is no TOML" in problems("k = = 5")[0]
+    assert problems("") == [
+        "1: capture is missing: must be a table",
+        "1: cluster is missing: must be a table",
+        "1: replica is missing: must be a table",
+    ]
+
+
+def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
+    text = changed(
+        capture__interface='file = "x.pcap"',
+        replica__log_dir='log_dir = "log"',
+        feed__rules='rules = ["r/a.rules", "/etc/b.rules"]',
+        feed__ids_binary='ids_binary = "suricata"',
+    )
+    (tmp_path / "a.toml").write_text(text)
+    loaded = config.load(tmp_path / "a.toml")
+    assert loaded.capture.file == tmp_path / "x.pcap" and loaded.replica.log_dir == tmp_path / "log"
+    assert loaded.feed.rules == [tmp_path / "r/a.rules", Path("/etc/b.rules")]
+    assert loaded.feed.ids_binary == "suricata"
+
+
+LINES = '''\
+top = 1
+# [comment]
+"quoted key" = """
+[not.a.table]
+x = 1
+"""
+[a]  # comment
+list = [
+  "]", # ] comment
+  1,
+]
+b.c = 'x = "y"'
+[[m.n]]
+x = { y = 1, z = [1, 2] }
+[[ m . n ]]
+x = 2
+[m.n.sub]
+deep = 3
+'''
+
+
+def test_lines_of_keys() -> None:
+    lines = lines_of(LINES)
+    for key, line in {
+        ("top",): 1,
+        ("quoted key",): 3,
+        ("a",): 7,
+        ("a", "list"): 8,
+        ("a", "b", "c"): 12,
+        ("m", "n", 0): 13,
+        ("m", "n", 0, "x"): 14,
+        ("m", "n", 0, "x", "y"): 14,
+        ("m", "n", 1): 15,
+        ("m", "n", 1, "x"): 16,
+        ("m", "n", 1, "sub", "deep"): 18,
+        ("m", "n", 1, "sub", "other"): 17,
+        ("nowhere",): 1,
+    }.items():
+        assert lines.find(key) == line, key
