@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes this checkout ready to build and run: Debian packages, .venv with every Python dependency, a working CRIU.
 # `make` runs it before everything else; when nothing is missing it changes nothing and takes a moment.
+# `scripts/setup.sh packages` adds the Debian packages alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin # where tc and ethtool live, also for users whose PATH leaves them out
@@ -95,20 +96,12 @@ install_packages() {
     fi
 }
 
-explain_packages() { # not root: the one command, then stop
-    local before=''
-    if backports_wanted; then
-        before="echo 'deb $(debian_mirror) bookworm-backports main' > /etc/apt/sources.list.d/ftnids-backports.list && "
-    fi
-    fail "Debian packages are missing. Run this, then the same make command again:
-  sudo sh -c \"${before}apt-get update && apt-get install -y --no-install-recommends $(apt_names)\""
-}
-
 packages() {
     find_missing
     ((${#missing[@]})) || return 0
     have apt-get >/dev/null || fail "this system has no apt; install what these Debian packages hold: ${missing[*]}"
-    if ((EUID)); then explain_packages; fi
+    ((EUID == 0)) || fail "Debian packages are missing: ${missing[*]}
+setup: as root run 'scripts/setup.sh packages', which adds them and nothing else; then run this again"
     install_packages
     find_missing
     ((${#missing[@]} == 0)) || fail "still missing after the installation: ${missing[*]}"
@@ -211,5 +204,7 @@ checkpointing() {
 
 release=$(. /etc/os-release && echo "${VERSION_CODENAME:-unknown}")
 packages
-virtual_environment
-checkpointing
+if [[ ${1:-all} = all ]]; then
+    virtual_environment
+    checkpointing
+fi
