@@ -80,12 +80,14 @@ apt_names() { # the missing packages; only Suricata and the parser that it needs
 }
 
 install_packages() {
-    local backports=/etc/apt/sources.list.d/ftnids-backports.sources started_suricata=no
+    local backports=/etc/apt/sources.list.d/ftnids-backports.sources mirror started_suricata=no
     say "adding the Debian packages: ${missing[*]}"
     apt-get update -q
     if backports_wanted; then
         say "adding the suite bookworm-backports for Suricata 7: $backports"
-        debian_source "$(debian_mirror)" bookworm-backports >"$backports"
+        mirror=$(debian_mirror)
+        [[ -n $mirror ]] || fail "no Debian mirror among this system's apt sources; add the suite bookworm-backports by hand"
+        debian_source "$mirror" bookworm-backports >"$backports"
         apt-get update -q
     fi
     have suricata >/dev/null || started_suricata=yes
@@ -145,7 +147,7 @@ virtual_environment() {
 # CRIU 4.1 is the first that knows the vDSO of Linux 6 kernels. Debian 12 has 3.17, so Debian 13's packages are unpacked
 # into .cache/criu, with their own C library, and started through that library's loader: nothing of the host changes.
 unpack_criu() {
-    local root=$PWD/.cache/criu mirror
+    local root=$PWD/.cache/criu.new mirror package
     mirror=$(debian_mirror)
     [[ -n $mirror ]] || return 1
     rm -rf "$root"
@@ -167,11 +169,11 @@ APT::Sandbox::User "";
 APT
     APT_CONFIG=$root/apt/apt.conf apt-get update -qq &&
         APT_CONFIG=$root/apt/apt.conf apt-get install -qq -y --download-only criu >/dev/null || return 1
-    local package
     for package in "$root"/apt/archives/*.deb; do
         dpkg -x "$package" "$root" || return 1
     done
-    rm -rf "$root/apt"
+    rm -rf "$root/apt" .cache/criu
+    mv "$root" .cache/criu # whole or not at all
 }
 
 wrap_criu() {
