@@ -83,7 +83,7 @@ class Fixed(Part):
 
     def __init__(self, name: str, size: int, limit: int = 0) -> None:
         self.names, self._size, self._limit = (name,), size, limit
-        self.layout = f"{size} bytes, below {limit}" if limit else f"{size} bytes"
+        self.layout = f"{size} byte{'s' * (size > 1)}" + (f", below {limit}" if limit else "")
 
     def write(self, out: Writer, values: Values) -> None:
         out.raw(fixed(index(values[self.names[0]]), self._size, self._limit))

@@ -292,3 +292,7 @@ def _read(source: Reader, layout: Layout) -> Values:
 def _rows(layout: Layout) -> list[str]:
     rows = [f"| {', '.join(f'`{name}`' for name in part.names) or '(rule)'} | {part.layout} |" for part in layout]
     return ["| field | on the wire |", "| --- | --- |", *rows]
+
+
+if __name__ == "__main__":  # for docs/wire.md
+    print(describe(), end="")

@@ -33,7 +33,7 @@ def decodes_or_refuses(data: bytes) -> None:
 
 
 @kinds
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_round_trip(kind: Kind, data: st.DataObject) -> None:
     message = data.draw(MESSAGES[kind])
@@ -43,7 +43,7 @@ def test_round_trip(kind: Kind, data: st.DataObject) -> None:
 
 
 @kinds
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_mutations_are_refused_or_harmless(kind: Kind, data: st.DataObject) -> None:
     coded = bytearray(wire.encode(data.draw(MESSAGES[kind]), ID))
@@ -54,7 +54,7 @@ def test_mutations_are_refused_or_harmless(kind: Kind, data: st.DataObject) -> N
 
 
 @kinds
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_cut_and_extended_messages_are_refused(kind: Kind, data: st.DataObject) -> None:
     coded = wire.encode(data.draw(MESSAGES[kind]), ID)
@@ -65,7 +65,7 @@ def test_cut_and_extended_messages_are_refused(kind: Kind, data: st.DataObject) 
 
 
 @kinds
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(body=st.binary(max_size=200))
 def test_random_bytes(kind: Kind, body: bytes) -> None:
     decodes_or_refuses(body)
@@ -216,7 +216,7 @@ def test_numpy_numbers_travel_as_numbers() -> None:
 
 
 def test_the_page_shows_the_tables() -> None:
-    """docs/wire.md carries `describe()` between its markers; `python -m ftnids.peers.wire docs/wire.md` renews it."""
+    """docs/wire.md carries `describe()` between its markers; `python -m ftnids.peers.wire` prints it."""
     shown = re.search(r"<!-- tables -->\n(.*)<!-- end -->", DOC.read_text(), re.DOTALL)
     assert shown is not None
     assert shown.group(1) == wire.describe()
