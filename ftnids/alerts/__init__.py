@@ -1,0 +1,24 @@
+"""IDS logs in, one stream of alerts out."""
+
+from ftnids.alerts.compare import Comparison, compare
+from ftnids.alerts.dedup import Deduplicator
+from ftnids.alerts.identity import Identifier
+from ftnids.alerts.outputs import JsonLines, Output, Stdout, Syslog, known_ids, split
+from ftnids.alerts.readers import AlertReader, EveReader, Record, SnortJsonReader
+
+__all__ = [
+    "AlertReader",
+    "Comparison",
+    "Deduplicator",
+    "EveReader",
+    "Identifier",
+    "JsonLines",
+    "Output",
+    "Record",
+    "SnortJsonReader",
+    "Stdout",
+    "Syslog",
+    "compare",
+    "known_ids",
+    "split",
+]

@@ -1,0 +1,171 @@
+"""Where the set's alerts go: a JSON lines file, stdout, syslog."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import syslog
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, Protocol, TextIO
+
+import structlog
+
+from ftnids.alerts.readers import Record
+from ftnids.errors import ConfigError
+from ftnids.limits import ALERT_BACKLOG
+
+log = structlog.get_logger()
+
+
+class Output(Protocol):
+    """One place that alerts are put out to."""
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Put the records out, in order; never raises for a fault of the place, never blocks for long."""
+
+    def close(self) -> None: ...
+
+
+def as_line(record: Record) -> bytes:
+    """A record as one JSON line."""
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode(errors="replace") + b"\n"
+
+
+class JsonLines:
+    """Appends to a file of mode 0600.
+
+    A batch is either in the file as a whole or not at all.  What cannot be written (disk full) is held back and
+    tried again with the next batch, up to ALERT_BACKLOG records; what is beyond is lost, counted in
+    `lost` and said in the log.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.written = 0
+        self.lost = 0
+        self.failures = 0
+        self._backlog: deque[bytes] = deque()
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        try:
+            self._fd = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise ConfigError(f"alerts.output: cannot write {path}: {error.strerror}") from None
+        self._end_cut_line()
+
+    def write(self, records: Sequence[Record]) -> None:
+        self._backlog.extend(map(as_line, records))
+        self._flush()
+        if (excess := len(self._backlog) - ALERT_BACKLOG) > 0:
+            for _ in range(excess):
+                self._backlog.popleft()
+            self.lost += excess
+            log.error("alerts lost: the output cannot be written", path=str(self.path), lost=self.lost)
+
+    def close(self) -> None:
+        self._flush()
+        self.lost += len(self._backlog)
+        if self._backlog:
+            log.error("alerts lost: the output cannot be written", path=str(self.path), lost=self.lost)
+        os.close(self._fd)
+
+    @property
+    def held_back(self) -> int:
+        """Records waiting for the file to take them."""
+        return len(self._backlog)
+
+    def _flush(self) -> None:
+        if not self._backlog:
+            return
+        batch = b"".join(self._backlog)
+        size = os.fstat(self._fd).st_size
+        try:
+            if os.write(self._fd, batch) < len(batch):
+                raise OSError("no room for the whole batch")
+        except OSError as error:
+            os.ftruncate(self._fd, size)
+            self.failures += 1
+            log.error("alerts held back", path=str(self.path), records=len(self._backlog), reason=str(error))
+        else:
+            self.written += len(self._backlog)
+            self._backlog.clear()
+
+    def _end_cut_line(self) -> None:
+        """A writer that was killed in the middle of a line leaves it; the next record starts a line of its own."""
+        size = os.fstat(self._fd).st_size
+        if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            os.write(self._fd, b"\n")
+
+
+def known_ids(path: Path) -> Iterator[str]:
+    """The ids of the alerts that an earlier process wrote to a JSON lines output; none when there is no file."""
+    try:
+        lines = path.open("rb")
+    except FileNotFoundError:
+        return
+    with lines:
+        for line in lines:
+            try:
+                yield str(json.loads(line)["ftnids"]["id"])
+            except (ValueError, KeyError, TypeError):
+                continue
+
+
+class Stdout:
+    """JSON lines on standard output; a closed pipe is an end, not an error."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+
+    def write(self, records: Sequence[Record]) -> None:
+        try:
+            self._stream.writelines(as_line(record).decode() for record in records)
+            self._stream.flush()
+        except BrokenPipeError:
+            self._stream = open(os.devnull, "w")  # noqa: SIM115 - lives as long as this output
+
+    def close(self) -> None:
+        """Standard output is not ours to close."""
+
+
+class Syslog:
+    """One line an alert, by severity: 1 is an error, 2 a warning, else a notice."""
+
+    PRIORITIES: Final = {1: syslog.LOG_ERR, 2: syslog.LOG_WARNING}
+
+    def __init__(self, name: str = "ftnids") -> None:
+        syslog.openlog(name, syslog.LOG_PID, syslog.LOG_DAEMON)
+
+    def write(self, records: Sequence[Record]) -> None:
+        for record in records:
+            severity = record.get("alert", {}).get("severity", 3)
+            syslog.syslog(self.PRIORITIES.get(severity, syslog.LOG_NOTICE), summary(record))
+
+    def close(self) -> None:
+        syslog.closelog()
+
+
+def summary(record: Record) -> str:
+    """An alert in one readable line."""
+    alert = record["alert"]
+    source = _end(record.get("src_ip", "?"), record.get("src_port"))
+    target = _end(record.get("dest_ip", "?"), record.get("dest_port"))
+    names = f"[{alert['gid']}:{alert['signature_id']}:{alert['rev']}] {alert['signature']}"
+    return f"{names} {{{record.get('proto', '?')}}} {source} -> {target} id {record['ftnids']['id']}"
+
+
+def _end(address: str, port: int | None) -> str:
+    if port is None:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def split(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
+    """(alerts, other EVE records), each in order."""
+    alerts: list[Record] = []
+    others: list[Record] = []
+    for record in records:
+        (alerts if record["event_type"] == "alert" else others).append(record)
+    return alerts, others

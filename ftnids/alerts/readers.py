@@ -1,0 +1,119 @@
+"""Readers of IDS logs: each line becomes one EVE-compatible record.
+
+A record is a dict as Suricata's EVE JSON has it: `timestamp`, `event_type`, `src_ip`, `src_port`,
+`dest_ip`, `dest_port`, `proto`, `alert` {`gid`, `signature_id`, `rev`, `signature`, `category`,
+`severity`, `action`} and, where the IDS tells it, `pcap_cnt`, the 1-based number of the packet in
+what the IDS was fed.  Numbers that only mean something inside one IDS process are left out, so
+that the same event reads the same on every replica.
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from ftnids.alerts.follow import LineFollower
+
+Record = dict[str, Any]
+
+PROCESS_LOCAL: Final = ("flow_id", "parent_id", "pcap_filename", "in_iface", "host")
+
+
+class AlertReader(abc.ABC):
+    """The records of one growing log; what is no record is skipped and counted in `invalid`."""
+
+    def __init__(self, path: Path) -> None:
+        self.lines = LineFollower(path)
+        self.invalid = 0
+
+    def poll(self, *, final: bool = False) -> list[Record]:
+        """New records, oldest first; `final` when the IDS has ended.  Never blocks."""
+        records = []
+        for line in self.lines.poll(final=final):
+            try:
+                fields = json.loads(line)
+                records.append(self._record(fields))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                self.invalid += 1
+        return records
+
+    def close(self) -> None:
+        self.lines.close()
+
+    @abc.abstractmethod
+    def _record(self, fields: Mapping[str, Any]) -> Record:
+        """One line's fields as an EVE record; any of the errors above when they are none."""
+
+
+class EveReader(AlertReader):
+    """Suricata's eve.json."""
+
+    def _record(self, fields: Mapping[str, Any]) -> Record:
+        record = {key: value for key, value in fields.items() if key not in PROCESS_LOCAL}
+        timestamp_us(record)
+        if record["event_type"] == "alert":
+            alert = record["alert"]
+            _ = int(alert["gid"]), int(alert["signature_id"]), int(alert["rev"])
+        return record
+
+
+class SnortJsonReader(AlertReader):
+    """Snort 3's alert_json, with the fields that the shipped snort.lua asks for."""
+
+    def _record(self, fields: Mapping[str, Any]) -> Record:
+        record: Record = {
+            "timestamp": _snort_time(fields),
+            "event_type": "alert",
+            "pcap_cnt": int(fields["pkt_num"]),
+            "proto": str(fields["proto"]),
+        }
+        for key, snort_key, kind in _SNORT_FLOW:
+            if snort_key in fields:
+                record[key] = kind(fields[snort_key])
+        record["alert"] = {
+            "action": str(fields.get("action", "allow")),
+            "gid": int(fields["gid"]),
+            "signature_id": int(fields["sid"]),
+            "rev": int(fields["rev"]),
+            "signature": str(fields["msg"]),
+            "category": str(fields.get("class", "none")),
+            "severity": int(fields.get("priority", 3)),
+        }
+        return record
+
+
+_SNORT_FLOW: Final = (
+    ("src_ip", "src_addr", str),
+    ("src_port", "src_port", int),
+    ("dest_ip", "dst_addr", str),
+    ("dest_port", "dst_port", int),
+    ("icmp_type", "icmp_type", int),
+    ("icmp_code", "icmp_code", int),
+    ("pkt_gen", "pkt_gen", str),
+)
+
+
+def timestamp_us(record: Mapping[str, Any]) -> int:
+    """A record's EVE timestamp in whole microseconds since the epoch; ValueError when it is none."""
+    moment = datetime.strptime(record["timestamp"], "%Y-%m-%dT%H:%M:%S.%f%z")
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def eve_time(time_us: int) -> str:
+    """Whole microseconds since the epoch as an EVE timestamp in UTC."""
+    seconds, micros = divmod(time_us, 1_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{micros:06d}+0000"
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _snort_time(fields: Mapping[str, Any]) -> str:
+    """Snort writes whole seconds in one field and the fraction at the end of another."""
+    micros = str(fields["timestamp"]).rsplit(".", 1)[1]
+    return eve_time(int(fields["seconds"]) * 1_000_000 + int(micros.ljust(6, "0")[:6]))

@@ -1,0 +1,237 @@
+"""Launchers: how an IDS is found, checked and started on a pcap stream.
+
+Each IDS is one class behind `IdsLauncher`.  The supervisor (`ftnids.feed.ids`) runs the command that
+a launcher gives; `ftnids.alerts.readers` reads the file that the launcher names.  Nothing in here
+starts an IDS for longer than a version or configuration check.
+"""
+
+from __future__ import annotations
+
+import abc
+import glob
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Final
+
+from ftnids.alerts.readers import AlertReader, EveReader, SnortJsonReader
+from ftnids.errors import ConfigError, FeedError
+from ftnids.limits import IDS_CHECK_S
+
+HERE: Final = Path(__file__).resolve().parent
+RULES: Final = HERE / "rules"
+
+
+class IdsLauncher(abc.ABC):
+    """One IDS program with the configuration and the rules that it is to run with.
+
+    `binary` empty: found on the usual places; `config` empty: the minimal one shipped here;
+    `rules` empty: the IDS's own event rules and ours.  FeedError when the program is not there,
+    ConfigError when a named file is not.
+    """
+
+    name: ClassVar[str]
+    alert_file: ClassVar[str]  # in the log directory
+    cure: ClassVar[str]  # what to do when the program is missing
+    shipped_config: ClassVar[Path]
+
+    def __init__(self, binary: str = "", config: str = "", rules: Sequence[str | Path] = ()) -> None:
+        self.binary = self._find(binary)
+        self.version = self._version()
+        self.config = _readable(config or self.shipped_config, "feed.ids_config")
+        self.rules = [_readable(rule, "feed.rules") for rule in rules] or self._default_rules()
+
+    @abc.abstractmethod
+    def command(self, source: Path, log_dir: Path) -> list[str]:
+        """The argument vector that reads the pcap stream or file `source` and logs into `log_dir`."""
+
+    @abc.abstractmethod
+    def _check_command(self, log_dir: Path) -> list[str]:
+        """The argument vector that tests configuration and rules, and ends."""
+
+    @abc.abstractmethod
+    def _candidates(self) -> list[str]:
+        """Where the program may be, best first; a bare name is looked up on PATH."""
+
+    @abc.abstractmethod
+    def _default_rules(self) -> list[Path]:
+        """The IDS's own event rules and ours."""
+
+    @abc.abstractmethod
+    def _parse_version(self, output: str) -> str | None:
+        """The version in what the program says of itself, or None when it is another program."""
+
+    def environment(self) -> Mapping[str, str]:
+        """What the program's environment needs on top of ours."""
+        return {}
+
+    @abc.abstractmethod
+    def reader(self, log_dir: Path) -> AlertReader:
+        """A reader of the alerts that the IDS logs into `log_dir`."""
+
+    @property
+    def digest(self) -> str:
+        """Hex digest over version, configuration and rules: equal on all replicas, or their alerts differ."""
+        digest = hashlib.sha256(f"{self.name} {self.version}\n".encode())
+        for path in [self.config, *self.rules]:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
+    def prepare(self, log_dir: Path) -> None:
+        """Make `log_dir` (0700) and write the rules into one file in it, as the command expects."""
+        log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (log_dir / "ids.rules").open("wb") as merged:
+            for path in self.rules:
+                merged.write(b"# from " + path.name.encode() + b"\n" + path.read_bytes() + b"\n")
+
+    def validate(self, log_dir: Path) -> None:
+        """Let the IDS test its configuration and rules; FeedError carries its own first complaint."""
+        self.prepare(log_dir)
+        status, output = self._ask(self._check_command(log_dir))
+        if status != 0:
+            complaint = next((line for line in output.splitlines() if _COMPLAINT.search(line)), output.strip()[-300:])
+            raise FeedError(
+                f"{self.name}: refuses {self.config} with {len(self.rules)} rule files: {complaint.strip()}; "
+                "correct feed.ids_config or feed.rules"
+            )
+
+    def _find(self, binary: str) -> Path:
+        for candidate in [binary] if binary else self._candidates():
+            if found := shutil.which(candidate):
+                return Path(found).resolve()
+        wanted = binary or self.name
+        raise FeedError(f"{self.name}: no program {wanted!r} that can be run; {self.cure}, or name it in feed.ids_binary")
+
+    def _version(self) -> str:
+        _, output = self._ask([str(self.binary), "-V"])
+        version = self._parse_version(output)
+        if version is None:
+            said = output.strip().splitlines()[:1] or ["nothing"]
+            raise FeedError(f"{self.name}: {self.binary} -V says {said[0]!r}, which is no {self.name}; {self.cure}")
+        return version
+
+    def _ask(self, command: list[str]) -> tuple[int, str]:
+        try:
+            done = subprocess.run(
+                command,
+                env={**os.environ, **self.environment()},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=IDS_CHECK_S,
+                check=False,
+            )
+        except OSError as error:
+            raise FeedError(f"{self.name}: cannot run {self.binary}: {error.strerror}; {self.cure}") from None
+        except subprocess.TimeoutExpired:
+            raise FeedError(f"{self.name}: {' '.join(command)} did not end within {IDS_CHECK_S:.0f} s") from None
+        return done.returncode, done.stdout.decode(errors="replace")
+
+
+class Suricata(IdsLauncher):
+    """Suricata 7, one packet thread: the other run modes give other alerts from run to run."""
+
+    name = "suricata"
+    alert_file = "eve.json"
+    cure = "install suricata 7 (Debian 12: apt-get install -t bookworm-backports suricata)"
+    shipped_config = HERE / "suricata" / "suricata.yaml"
+    event_rule_folders: ClassVar = ("/etc/suricata/rules", "/usr/share/suricata/rules", "/usr/local/share/suricata/rules")
+
+    def command(self, source: Path, log_dir: Path) -> list[str]:
+        return [*self._common(log_dir), "--runmode", "single", "-k", "none", "-r", str(source)]
+
+    def reader(self, log_dir: Path) -> AlertReader:
+        return EveReader(log_dir / self.alert_file)
+
+    def _check_command(self, log_dir: Path) -> list[str]:
+        return [*self._common(log_dir), "-T"]
+
+    def _common(self, log_dir: Path) -> list[str]:
+        command = [str(self.binary), "-c", str(self.config), "-l", str(log_dir), "-S", str(log_dir / "ids.rules")]
+        if self.config == self.shipped_config:
+            for key in ("classification", "reference"):
+                command += ["--set", f"{key}-{'config-' * (key == 'reference')}file={self.config.with_name(key)}.config"]
+        return command
+
+    def _candidates(self) -> list[str]:
+        return ["suricata", "/usr/bin/suricata", "/usr/local/bin/suricata"]
+
+    def _default_rules(self) -> list[Path]:
+        for folder in self.event_rule_folders:
+            if found := sorted(glob.glob(f"{folder}/*-events.rules")):
+                return [*map(Path, found), RULES / "suricata.rules"]
+        return [RULES / "suricata.rules"]
+
+    def _parse_version(self, output: str) -> str | None:
+        match = re.search(r"This is Suricata version (\S+)", output)
+        return match and match[1]
+
+
+class Snort(IdsLauncher):
+    """Snort 3, reading packets one by one: by default it waits for a batch of 64 before it looks at the first."""
+
+    name = "snort"
+    alert_file = "alert_json.txt"
+    cure = "build Snort 3, and name it in FTNIDS_SNORT"
+    shipped_config = HERE / "snort" / "snort.lua"
+
+    def command(self, source: Path, log_dir: Path) -> list[str]:
+        return [*self._common(log_dir), "--daq-batch-size", "1", "-k", "none", "-r", str(source)]
+
+    def reader(self, log_dir: Path) -> AlertReader:
+        return SnortJsonReader(log_dir / self.alert_file)
+
+    def environment(self) -> Mapping[str, str]:
+        libraries = [str(path) for path in self._library_folders()]
+        return {"LD_LIBRARY_PATH": ":".join([*libraries, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])}
+
+    def _check_command(self, log_dir: Path) -> list[str]:
+        return [*self._common(log_dir), "-T"]
+
+    def _common(self, log_dir: Path) -> list[str]:
+        command = [str(self.binary), "-q", "-c", str(self.config), "-l", str(log_dir), "-R", str(log_dir / "ids.rules")]
+        for folder in self._library_folders():
+            if (folder / "daq").is_dir():
+                command += ["--daq-dir", str(folder / "daq")]
+        return command
+
+    def _library_folders(self) -> list[Path]:
+        """A Snort in a prefix of its own has its libdaq beside it."""
+        binary: Path | None = getattr(self, "binary", None)
+        return [] if binary is None else [p for p in [binary.parent.parent / "lib"] if (p / "libdaq.so.3").exists()]
+
+    def _candidates(self) -> list[str]:
+        named = os.environ.get("FTNIDS_SNORT")
+        return [named] if named else ["snort", "/opt/snort3/bin/snort", "/usr/local/bin/snort"]
+
+    def _default_rules(self) -> list[Path]:
+        return [RULES / "snort.rules"]
+
+    def _parse_version(self, output: str) -> str | None:
+        match = re.search(r"Version (3\.\S+)", output)
+        return match and match[1]
+
+
+LAUNCHERS: Final[Mapping[str, type[IdsLauncher]]] = {kind.name: kind for kind in (Suricata, Snort)}
+
+_COMPLAINT: Final = re.compile(r"^E: |error|FATAL|ERROR", re.IGNORECASE)
+
+
+def launcher(name: str, binary: str = "", config: str = "", rules: Sequence[str | Path] = ()) -> IdsLauncher:
+    """The launcher of the IDS `name`; ConfigError for an IDS that is not known here."""
+    if name not in LAUNCHERS:
+        raise ConfigError(f"feed.ids: no IDS {name!r}; known are {', '.join(LAUNCHERS)} and none")
+    return LAUNCHERS[name](binary, config, rules)
+
+
+def _readable(path: str | Path, key: str) -> Path:
+    resolved = Path(path).resolve()
+    try:
+        resolved.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"{key}: cannot read {path}: {error.strerror}") from None
+    return resolved
