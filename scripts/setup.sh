@@ -116,10 +116,9 @@ import tomllib
 
 with open("pyproject.toml", "rb") as file:
     pyproject = tomllib.load(file)
-groups = pyproject.get("dependency-groups", {}).values()
-extras = pyproject["project"].get("optional-dependencies", {}).values()
-lists = [pyproject["build-system"]["requires"], pyproject["project"]["dependencies"], *groups, *extras]
-print("\n".join(sorted({line for one in lists for line in one})))
+project = pyproject["project"]
+every = pyproject["build-system"]["requires"] + project["dependencies"] + project["optional-dependencies"]["dev"]
+print("\n".join(sorted(every)))
 PYTHON
 }
 

@@ -167,25 +167,20 @@ def test_changelog_has_this_version() -> None:
     assert ftnids.__version__ in headings
 
 
-def pyproject() -> dict[str, dict[str, list[str]]]:
-    loaded: dict[str, dict[str, list[str]]] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    return loaded
-
-
 def test_dependencies_are_used_and_recorded() -> None:
     """Each run-time dependency is imported by the package, and the decision record says what each is for."""
-    required = {re.split(r"[^\w-]", line)[0] for line in pyproject()["project"]["dependencies"]}
+    loaded = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = loaded["project"]
+    developing = [*loaded["build-system"]["requires"], *project["optional-dependencies"]["dev"]]
+    needed, extra = (
+        {re.split(r"[^\w-]", line)[0] for line in lines} for lines in (project["dependencies"], developing)
+    )
     used = {what.split(".")[0] for _, tree in modules() for _, what in imported(tree)}
     import_names = {"pyzmq": "zmq", "pcapy-ng": "pcapy"}
-    unused = [one for one in required if import_names.get(one, one.replace("-", "_")) not in used]
+    unused = [one for one in needed if import_names.get(one, one) not in used]
     assert not unused, f"nothing imports: {unused}"
     record = (ROOT / "docs/decisions/0003-dependencies.md").read_text()
-    every = required | {
-        re.split(r"[^\w-]", line)[0]
-        for lines in (pyproject()["build-system"]["requires"], *pyproject().get("dependency-groups", {}).values())
-        for line in lines
-    }
-    unrecorded = [one for one in sorted(every) if f"`{one}`" not in record]
+    unrecorded = [one for one in sorted(needed | extra) if f"`{one}`" not in record]
     assert not unrecorded, f"docs/decisions/0003-dependencies.md gives no reason for: {unrecorded}"
 
 
