@@ -1,10 +1,10 @@
 """What all tests share: a printed seed, what a test needs of the machine, and a check that nothing is left behind.
 
-As root the whole run lives in a mount namespace of its own, with its own /dev/shm and /run/netns.  So the leak check sees
-only what these tests made, two runs at once do not meet, and whatever a killed run leaves goes away with it.
+As root the whole run lives in a mount namespace of its own, with its own /dev/shm and /run/netns.  So the leak check
+sees only what these tests made, two runs at once do not meet, and whatever a killed run leaves goes away with it.
 
-A test that needs something of the machine is marked with it (`@pytest.mark.needs_suricata`) or takes the fixture of that
-name, whose value is the path of the program or file; where it is missing, the test skips and says why.
+A test that needs something of the machine is marked with it (`@pytest.mark.needs_suricata`) or takes the fixture of
+that name, whose value is the path of the program or file; where it is missing, the test skips and says why.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _seeded() -> None:
 def output(*command: str | Path) -> str:
     """Standard output and error of a command, "" where it cannot run or fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout + done.stderr if done.returncode == 0 else ""

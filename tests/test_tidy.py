@@ -36,10 +36,13 @@ ROOMS: Final[dict[str, set[str]]] = {
     "status": set(),
 }
 # Anything that reaches a clock, a socket, a thread, a process, a file or a random source.
-IO_MODULES: Final = set(
-    "asyncio builtins concurrent ctypes datetime fcntl io logging mmap multiprocessing os pathlib psutil random secrets "
-    "select selectors shutil signal socket ssl structlog subprocess sys tempfile threading time zmq".split()
-)
+# fmt: off
+IO_MODULES: Final = {
+    "asyncio", "builtins", "concurrent", "ctypes", "datetime", "fcntl", "io", "logging", "mmap", "multiprocessing",
+    "os", "pathlib", "psutil", "random", "secrets", "select", "selectors", "shutil", "signal", "socket", "ssl",
+    "structlog", "subprocess", "sys", "tempfile", "threading", "time", "zmq",
+}
+# fmt: on
 IO_CALLS: Final = {"open", "print", "input", "exec", "eval", "__import__"}
 
 
@@ -97,9 +100,11 @@ def test_public_names_have_docstrings() -> None:
     bare = []
     for path, tree in modules():
         own = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and not node.bases and is_public(node)]
-        public = [node for parent in (tree, *own) for node in parent.body if is_public(node)]
-        undocumented = [node for node in public if ast.get_docstring(node) is None]  # type: ignore[arg-type]
-        bare += [f"{name(path, node.lineno)} {node.name}" for node in undocumented]  # type: ignore[attr-defined]
+        parents: list[ast.Module | ast.ClassDef] = [tree, *own]
+        for node in (node for parent in parents for node in parent.body if is_public(node)):
+            assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+            if ast.get_docstring(node) is None:
+                bare.append(f"{name(path, node.lineno)} {node.name}")
         if tree.body and ast.get_docstring(tree) is None:
             bare.append(name(path))
     assert not bare, f"no docstring: {bare}"
@@ -189,9 +194,11 @@ def test_readme_commands_exist() -> None:
     text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     shown = set(re.findall(r"(?:^|`|\$ )make (\w+)", text, re.MULTILINE))
-    assert shown and shown <= targets, f"no such make target: {shown - targets}"
+    assert shown
+    assert shown <= targets, f"no such make target: {shown - targets}"
     commands = set(re.findall(r"(?:^|`|/|\$ )ftnids (\w+)", text, re.MULTILINE))
-    assert commands and commands <= set(cli.COMMANDS), f"no such command: {commands - set(cli.COMMANDS)}"
+    assert commands
+    assert commands <= set(cli.COMMANDS), f"no such command: {commands - set(cli.COMMANDS)}"
     for command in cli.COMMANDS:
         assert importlib.import_module(f"ftnids.commands.{command}").command.help
 
