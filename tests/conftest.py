@@ -63,11 +63,11 @@ private: Final = pytest.StashKey[bool]()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    from ftnids.core import IMPL
+    from ftnids import core
 
     found = {need.removeprefix("needs_"): not isinstance(find(need), str) for need in NEEDS}
     return [
-        f"ftnids: seed {SEED} (FTNIDS_SEED={SEED} repeats it), core {IMPL}, private mounts {config.stash[private]}",
+        f"ftnids: seed {SEED} (FTNIDS_SEED={SEED} repeats it), core {getattr(core, "IMPL", "none")}, private mounts {config.stash[private]}",
         "ftnids: " + ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in found.items()),
     ]
 
