@@ -65,9 +65,11 @@ private: Final = pytest.StashKey[bool]()
 def pytest_report_header(config: pytest.Config) -> list[str]:
     from ftnids import core
 
+    implementation = getattr(core, "IMPL", "none")
     found = {need.removeprefix("needs_"): not isinstance(find(need), str) for need in NEEDS}
+    private_run = "private" if config.stash[private] else "shared"
     return [
-        f"ftnids: seed {SEED} (FTNIDS_SEED={SEED} repeats it), core {getattr(core, "IMPL", "none")}, private mounts {config.stash[private]}",
+        f"ftnids: seed {SEED} (FTNIDS_SEED={SEED} repeats it), core {implementation}, {private_run} /dev/shm and /run/netns",
         "ftnids: " + ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in found.items()),
     ]
 
