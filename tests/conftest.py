@@ -67,9 +67,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
     implementation = getattr(core, "IMPL", "none")
     found = {need.removeprefix("needs_"): not isinstance(find(need), str) for need in NEEDS}
-    private_run = "private" if config.stash[private] else "shared"
+    mounts = "private" if config.stash[private] else "shared"
     return [
-        f"ftnids: seed {SEED} (FTNIDS_SEED={SEED} repeats it), core {implementation}, {private_run} /dev/shm and /run/netns",
+        f"ftnids: seed {SEED} (FTNIDS_SEED={SEED} repeats it), core {implementation}, {mounts} mounts",
         "ftnids: " + ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in found.items()),
     ]
 

@@ -33,7 +33,7 @@ ROOMS: Final[dict[str, set[str]]] = {
     "peers": {"sync.messages"},
     "feed": {"core"},
     "alerts": set(),
-    "status": set(),
+    "status": {"sync.messages"},
 }
 # Anything that reaches a clock, a socket, a thread, a process, a file or a random source.
 # fmt: off
