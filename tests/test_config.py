@@ -52,11 +52,13 @@ def test_the_example_shows_every_key_with_its_default() -> None:
 
 def test_the_example_loads() -> None:
     loaded = config.load(EXAMPLE)
-    assert loaded.me == 0 and [member.name for member in loaded.cluster.member] == ["a", "b"]
+    assert loaded.me == 0
+    assert [member.name for member in loaded.cluster.member] == ["a", "b"]
     assert loaded.cluster.secret_file == EXAMPLE.parent / "keys/cluster.secret"
     assert loaded.in_log_dir(loaded.alerts.output) == Path("/var/log/ftnids/alerts.jsonl")
     assert loaded.in_log_dir(loaded.feed.hashes) is None
-    assert loaded.loopback and loaded.ring.arena_bytes == 256 << 20
+    assert loaded.loopback
+    assert loaded.ring.arena_bytes == 256 << 20
 
 
 def changed(**lines: str) -> str:
@@ -126,7 +128,8 @@ def test_off_loopback_needs_curve() -> None:
     text = TEXT.replace("tcp://127.0.0.1:5702", "tcp://192.0.2.7:5702")
     shown = "\n".join(problems(text))
     assert "cluster.key_file is missing: CURVE is required, because tcp://192.0.2.7:5702 is not loopback" in shown
-    assert "cluster.member[1].public_key is missing" in shown and "cluster.member[2].public_key is missing" in shown
+    assert "cluster.member[1].public_key is missing" in shown
+    assert "cluster.member[2].public_key is missing" in shown
     curved = text.replace('# key_file = "keys/a', 'key_file = "keys/a')
     curved = re.sub(r"(address = .*)", r'\1\npublic_key = "k"', curved)
     assert config.parse_text(curved, EXAMPLE).cluster.key_file == EXAMPLE.parent / "keys/a.key_secret"
@@ -140,7 +143,7 @@ def test_members_are_counted() -> None:
 
 
 def test_files_that_are_none() -> None:
-    with pytest.raises(ConfigError, match="nowhere.toml: No such file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: No such file"):
         config.load(Path("nowhere.toml"))
     assert "is no TOML" in problems("k = = 5")[0]
     assert problems("") == [
@@ -159,7 +162,8 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
     )
     (tmp_path / "a.toml").write_text(text)
     loaded = config.load(tmp_path / "a.toml")
-    assert loaded.capture.file == tmp_path / "x.pcap" and loaded.replica.log_dir == tmp_path / "log"
+    assert loaded.capture.file == tmp_path / "x.pcap"
+    assert loaded.replica.log_dir == tmp_path / "log"
     assert loaded.feed.rules == [tmp_path / "r/a.rules", Path("/etc/b.rules")]
     assert loaded.feed.ids_binary == "suricata"
 

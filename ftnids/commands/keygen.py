@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from ftnids.config import NAME
 from ftnids.errors import UsageError
 from ftnids.limits import MAX_NAME
 from ftnids.peers import keys
-from ftnids.config import NAME
 
 
 @click.command("keygen")

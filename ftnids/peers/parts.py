@@ -377,10 +377,8 @@ class NumbersPerMember(Part):
     def read(self, source: Reader, values: Values) -> None:
         table: dict[int, I64] = {}
         for member in members_of(source.varint(MASK_LIMIT)):
-            if isinstance(self._count, int):
-                count = source.varint(self._count + 1)
-            else:
-                count = self._count(values, member)
+            rule = self._count
+            count = source.varint(rule + 1) if isinstance(rule, int) else rule(values, member)
             table[member] = read_numbers(source, self.names[0], count)
         values[self.names[0]] = table
 

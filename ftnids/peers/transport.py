@@ -78,7 +78,7 @@ _WATCHED: Final = (
 _Socket = zmq.Socket[bytes]
 
 
-class _Dropped(Exception):
+class _DroppedError(Exception):
     """A message that is not accepted: the end of its counter's name, and the reason."""
 
     def __init__(self, why: str, reason: str) -> None:
@@ -266,7 +266,7 @@ class Transport:
                 size, parts = size + len(last), parts + 1
             try:
                 messages.append(self._accept(frame, parts))
-            except _Dropped as dropped:
+            except _DroppedError as dropped:
                 self._count_dropped(frame, dropped.why, str(dropped))
             if size > limits.RECEIVE_BATCH_BYTES:
                 break
@@ -275,23 +275,23 @@ class Transport:
         return messages
 
     def _accept(self, frame: zmq.Frame, parts: int) -> Message:
-        """The message in `frame`, the first of `parts`; or _Dropped."""
+        """The message in `frame`, the first of `parts`; or _DroppedError."""
         data = frame.buffer
         if parts > 1:
-            raise _Dropped("malformed", f"{parts} frames")
+            raise _DroppedError("malformed", f"{parts} frames")
         if len(data) > limits.MAX_MESSAGE_BYTES:
-            raise _Dropped("oversized", f"{len(data)} bytes")
+            raise _DroppedError("oversized", f"{len(data)} bytes")
         try:
             message = wire.decode(data, self._cluster_id)
         except wire.ForeignClusterError as error:
-            raise _Dropped("foreign", f"{error}: compare cluster.name and the secret") from None
+            raise _DroppedError("foreign", f"{error}: compare cluster.name and the secret") from None
         except wire.ProtocolVersionError as error:
-            raise _Dropped("version", f"{error}: upgrade the older one") from None
+            raise _DroppedError("version", f"{error}: upgrade the older one") from None
         except WireError as error:
-            raise _Dropped("malformed", str(error)) from None
+            raise _DroppedError("malformed", str(error)) from None
         link = self._links.get(message.sender)
         if link is None or (self._secured and frame.get("User-Id") != str(message.sender)):
-            raise _Dropped("spoofed", f"says that it is member {message.sender}: compare cluster.member")
+            raise _DroppedError("spoofed", f"says that it is member {message.sender}: compare cluster.member")
         link.version = wire.newest_of(data)
         return message
 

@@ -32,7 +32,8 @@ def test_a_replica_can_be_added_later(tmp_path: Path) -> None:
     assert run(str(tmp_path), "--name", "a").exit_code == 0
     secret = keys.load_secret(tmp_path / "cluster.secret")
     refused = run(str(tmp_path), "--name", "c")
-    assert isinstance(refused.exception, PeerError) and "cluster.secret is there already" in str(refused.exception)
+    assert isinstance(refused.exception, PeerError)
+    assert "cluster.secret is there already" in str(refused.exception)
     assert run(str(tmp_path), "--no-secret", "--name", "c").exit_code == 0
     assert keys.load_secret(tmp_path / "cluster.secret") == secret
 
@@ -43,7 +44,8 @@ def test_a_replica_can_be_added_later(tmp_path: Path) -> None:
 )
 def test_wrong_use(tmp_path: Path, arguments: list[str]) -> None:
     result = run(str(tmp_path / "k"), *arguments)
-    assert isinstance(result.exception, UsageError) and "\n" not in str(result.exception)
+    assert isinstance(result.exception, UsageError)
+    assert "\n" not in str(result.exception)
     assert not (tmp_path / "k").exists()
 
 

@@ -50,7 +50,7 @@ def test_secret_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_missing_secret_and_directory_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PeerError, match="No such file.*ftnids keygen"):
+    with pytest.raises(PeerError, match=r"No such file.*ftnids keygen"):
         keys.load_secret(tmp_path / "s")
     with pytest.raises(PeerError):
         keys.load_secret(tmp_path)
@@ -85,7 +85,7 @@ def test_generated_files_load(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "b.key").write_text("mine")
-    with pytest.raises(PeerError, match="b.key is there already"):
+    with pytest.raises(PeerError, match=r"b\.key is there already"):
         keys.generate(tmp_path, ["a", "b"])
     assert [path.name for path in tmp_path.iterdir()] == ["b.key"]
     keys.generate(tmp_path, ["c"], secret=False)

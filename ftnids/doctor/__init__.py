@@ -1,0 +1,34 @@
+"""`ftnids doctor`: looks at this host, changes nothing, and says what to do.
+
+Each check is a function that returns findings; `examine` runs them all.  Nothing in here raises for the state of
+the host: whatever is wrong becomes a finding.
+"""
+
+from __future__ import annotations
+
+from ftnids.config import Config
+from ftnids.doctor import host, interface, programs, setting
+from ftnids.doctor.finding import Finding, Level
+
+__all__ = ["Finding", "Level", "examine"]
+
+
+def examine(config: Config | None, capture: str | None) -> list[Finding]:
+    """All findings about this host, for `config` and capture interface `capture` where they are given."""
+    wanted = config.feed.ids if config else "none"
+    binary = config.feed.ids_binary if config else ""
+    findings = [
+        programs.python(),
+        programs.libpcap(),
+        programs.core(),
+        *programs.ids("suricata", wanted=wanted == "suricata", binary=binary),
+        *programs.ids("snort", wanted=wanted == "snort", binary=binary),
+        programs.criu(),
+        *host.capabilities(capturing=capture is not None),
+        host.shared_memory(config),
+    ]
+    if capture is not None:
+        findings += interface.examine(capture)
+    if config is not None:
+        findings += [setting.port(config), setting.secrets(config)]
+    return findings

@@ -1,0 +1,262 @@
+"""`ftnids doctor`: every finding in both its states, and what the command prints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ftnids import config
+from ftnids.commands import doctor as doctor_command
+from ftnids.commands.doctor import command
+from ftnids.doctor import Finding, Level, host, interface, programs, setting
+from ftnids.peers import keys
+
+EXAMPLE = Path(__file__).parents[2] / "replicas" / "replica.toml"
+LINK = "ftnids-doctor"  # a network namespace, and the name of nothing else
+
+
+def program(path: Path, text: str, status: int = 0) -> Path:
+    """A program that prints `text` whatever it is asked."""
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\nexit {status}\n")
+    path.chmod(0o755)
+    return path
+
+
+def example(tmp_path: Path, **changes: str) -> config.Config:
+    """The example configuration with some values replaced, beside an empty `keys` directory."""
+    text = EXAMPLE.read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return config.parse_text(text, tmp_path / "replica.toml")
+
+
+def is_advice(finding: Finding, level: Level, what: str, do: str) -> None:
+    """The finding says all four things."""
+    assert finding.level == level, finding
+    assert what in finding.what
+    assert finding.why
+    assert do in finding.do
+
+
+# -- programs ---------------------------------------------------------------------------------------
+
+
+def test_suricata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    program(tmp_path / "suricata", "This is Suricata version 7.0.10 RELEASE")
+    (found,) = programs.ids("suricata", wanted=True)
+    assert found.level == Level.OK
+    assert "7.0.10" in found.what
+    (missing,) = programs.ids("suricata", wanted=True, binary=str(tmp_path / "none"))
+    is_advice(missing, Level.FAIL, "suricata", "install")
+
+
+def test_a_missing_ids_that_nobody_asked_for_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FTNIDS_SNORT", str(tmp_path / "none"))
+    (missing,) = programs.ids("snort", wanted=False)
+    is_advice(missing, Level.WARN, "snort", "FTNIDS_SNORT")
+
+
+def test_snort_and_its_daq(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = "  ''''    Version 3.9.1.0\n           Using DAQ version 3.0.21"
+    monkeypatch.setenv("FTNIDS_SNORT", str(program(tmp_path / "snort", text)))
+    snort, daq = programs.ids("snort", wanted=True)
+    assert (snort.level, daq.level) == (Level.OK, Level.OK)
+    assert "3.9.1.0" in snort.what
+    assert "3.0.21" in daq.what
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "level", "what"),
+    [
+        ("Version: 4.1.1\nLooks good.", 0, Level.OK, "criu 4.1.1"),
+        ("Version: 3.17.1\nError (criu/vdso.c:1): Unexpected rt vDSO area bounds", 1, Level.WARN, "vDSO area bounds"),
+        ("no such thing", 0, Level.WARN, "no such thing"),
+    ],
+)
+def test_criu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, status: int, level: Level, what: str) -> None:
+    monkeypatch.setenv("FTNIDS_CRIU", str(program(tmp_path / "criu", text, status)))
+    finding = programs.criu()
+    assert finding.level == level
+    assert what in finding.what
+    assert bool(finding.do) == (level != Level.OK)
+
+
+def test_criu_that_cannot_be_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FTNIDS_CRIU", str(tmp_path / "none"))
+    is_advice(programs.criu(), Level.WARN, "No such file", "FTNIDS_CRIU")
+
+
+@pytest.mark.parametrize(
+    ("core", "level"), [({"IMPL": "c"}, Level.OK), ({"IMPL": "python"}, Level.WARN), ({}, Level.FAIL)]
+)
+def test_core(monkeypatch: pytest.MonkeyPatch, core: dict[str, str], level: Level) -> None:
+    module = types.ModuleType("ftnids.core")
+    vars(module).update(core)
+    monkeypatch.setitem(sys.modules, "ftnids.core", module)
+    assert programs.core().level == level
+
+
+def test_python_and_libpcap() -> None:
+    assert programs.python().level == Level.OK
+    assert programs.libpcap().level == Level.OK
+
+
+# -- host and settings ----------------------------------------------------------------------------------
+
+
+def test_capabilities(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    status.write_text(f"Name:\tx\nCapPrm:\t{(1 << 64) - 1:016x}\nCapEff:\t{1 << 12 | 1 << 21:016x}\n")
+    levels = {found.name: found.level for found in host.capabilities(capturing=True, status=status)}
+    assert levels == {
+        "cap_net_raw": Level.FAIL,
+        "cap_net_admin": Level.OK,
+        "cap_sys_admin": Level.OK,
+        "cap_checkpoint_restore": Level.WARN,
+    }
+    net_raw = host.capabilities(capturing=False, status=status)[0]
+    is_advice(net_raw, Level.WARN, "CAP_NET_RAW is not held", "AmbientCapabilities=CAP_NET_RAW")
+
+
+def test_shared_memory(tmp_path: Path) -> None:
+    assert host.shared_memory(None).level == Level.OK
+    huge = example(tmp_path, **{"arena_mb = 256": "arena_mb = 131072"})
+    is_advice(host.shared_memory(huge), Level.FAIL, "MB free", "remount,size=")
+    is_advice(host.shared_memory(None, tmp_path / "none"), Level.FAIL, "No such file", "mount -t tmpfs")
+
+
+def test_port(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        loaded = example(tmp_path, **{"127.0.0.1:5701": f"127.0.0.1:{port}"})
+        taken.listen()
+        is_advice(setting.port(loaded), Level.FAIL, "Address already in use", "stop what listens there")
+    assert setting.port(loaded).level == Level.OK
+
+
+def test_keys(tmp_path: Path) -> None:
+    loaded = example(tmp_path)
+    is_advice(setting.secrets(loaded), Level.WARN, "is not there", "ftnids keygen")
+    public = keys.generate(tmp_path / "keys", ["a", "b"])
+    assert setting.secrets(loaded).level == Level.OK
+    (tmp_path / "keys/cluster.secret").chmod(0o644)
+    is_advice(setting.secrets(loaded), Level.FAIL, "mode 0644 lets others read it", "chmod 600")
+    (tmp_path / "keys/cluster.secret").chmod(0o600)
+    curve = {
+        '# key_file = "keys/a': 'key_file = "keys/a',
+        'address = "tcp://127.0.0.1:5701"': f'address = "tcp://127.0.0.1:5701"\npublic_key = "{public["a"]}"',
+        'address = "tcp://127.0.0.1:5702"': f'address = "tcp://127.0.0.1:5702"\npublic_key = "{public["b"]}"',
+    }
+    assert "the key pair fits" in setting.secrets(example(tmp_path, **curve)).what
+    curve['# key_file = "keys/a'] = 'secret_file = "keys/cluster.secret"\nkey_file = "keys/b'
+    curve['secret_file = "keys/cluster.secret"  #'] = "#"
+    is_advice(setting.secrets(example(tmp_path, **curve)), Level.FAIL, "is not the secret key", "compare them")
+
+
+# -- the interface ----------------------------------------------------------------------------------
+
+
+def test_an_interface_that_is_not_there() -> None:
+    for name in ("nowhere", "../x", "a" * 16):
+        (finding,) = interface.examine(name)
+        is_advice(finding, Level.FAIL, "there is no interface", "lo")
+
+
+@contextlib.contextmanager
+def namespace() -> Iterator[None]:
+    """A network namespace with a veth pair, `cap` and its peer, as a host would have them."""
+    commands = [
+        f"ip netns add {LINK}",
+        f"ip -n {LINK} link add cap type veth peer name far",
+        f"ip -n {LINK} link set far up",
+    ]
+    try:
+        for line in commands:
+            subprocess.run(line.split(), check=True, capture_output=True)
+        yield
+    finally:
+        subprocess.run(["ip", "netns", "del", LINK], check=False, capture_output=True)
+
+
+def inside(line: str) -> None:
+    subprocess.run(["ip", "netns", "exec", LINK, *line.split()], check=True, capture_output=True)
+
+
+def examined() -> tuple[int, dict[str, dict[str, Any]]]:
+    """Exit status and findings by name of the command, run in the namespace."""
+    asked = ["ip", "netns", "exec", LINK, sys.executable, "-m", "ftnids", "doctor", "-i", "cap", "--json"]
+    done = subprocess.run(asked, cwd=EXAMPLE.parents[1], capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    assert report["ok"] == (done.returncode == 0), done.stderr
+    return done.returncode, {finding["name"]: finding for finding in report["findings"]}
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_the_advice_for_an_interface_cures_it() -> None:
+    """Doing what the doctor says, and nothing else, makes every finding on the interface `ok`."""
+    names = ("interface", "offloads", "addresses", "ipv6")
+    with namespace():
+        status, found = examined()
+        assert (status, found["interface"]["level"]) == (1, "fail")
+        inside(found["interface"]["do"])
+        inside("ip address add 192.0.2.1/24 dev cap")
+        inside("ethtool -K cap gro on")
+        _, found = examined()
+        assert [found[name]["level"] for name in names] == ["ok", "warn", "warn", "warn"]
+        assert "192.0.2.1/24" in found["addresses"]["what"]
+        assert "gro" in found["offloads"]["what"]
+        for name in names[1:]:
+            inside(found[name]["do"])
+        _, found = examined()
+        assert [found[name]["level"] for name in names] == ["ok"] * 4
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("level", "status"), [(Level.OK, 0), (Level.WARN, 0), (Level.FAIL, 1)])
+def test_the_exit_status_is_that_of_the_worst_finding(
+    monkeypatch: pytest.MonkeyPatch, level: Level, status: int
+) -> None:
+    findings = [Finding(Level.OK, "a", "all well", "it matters"), Finding(level, "b", "this", "it matters", "that")]
+    monkeypatch.setattr(doctor_command, "examine", lambda config, capture: findings)
+    plain = CliRunner().invoke(command, [], standalone_mode=False)
+    assert plain.return_value == status
+    assert "ok    all well" in plain.output
+    assert ("do:  that" in plain.output) == (level != Level.OK)
+    as_json = CliRunner().invoke(command, ["--json"], standalone_mode=False)
+    assert as_json.return_value == status
+    report = json.loads(as_json.output)
+    assert report["ok"] == (status == 0)
+    assert report["findings"][1] == {"level": level, "name": "b", "what": "this", "why": "it matters", "do": "that"}
+
+
+def test_it_needs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No configuration, no interface, no programs on PATH: still an answer, and one JSON object alone."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = CliRunner().invoke(command, ["--json"], standalone_mode=False)
+    names = [finding["name"] for finding in json.loads(result.output)["findings"]]
+    assert names[:6] == ["python", "libpcap", "core", "suricata", "snort", "criu"]
+
+
+def test_the_interface_is_the_configured_one(tmp_path: Path) -> None:
+    path = tmp_path / "replica.toml"
+    path.write_text(EXAMPLE.read_text().replace('interface = "eth1"', 'interface = "nowhere"'))
+    result = CliRunner().invoke(command, ["-c", str(path), "--json"], standalone_mode=False)
+    report = json.loads(result.output)
+    assert report["interface"] == "nowhere"
+    assert {"interface", "port", "keys"} <= {finding["name"] for finding in report["findings"]}
+    assert result.return_value == 1
