@@ -1,0 +1,124 @@
+"""One replica's alerts: from its IDS to the coordinator, and on the coordinator out of the set.
+
+Every replica reads what its IDS raised and gives each alert its id.  A member sends its alerts to the
+coordinator; the coordinator puts its own and theirs through the `Deduplicator` and writes what comes
+out.  Other EVE records (dns, http, flow, ...) leave the set once, too: the coordinator's copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ftnids.alerts.dedup import Deduplicator
+from ftnids.alerts.exchange import Header, Receiver, Sender
+from ftnids.alerts.outputs import Output, split
+from ftnids.alerts.readers import Record
+from ftnids.counters import SET
+from ftnids.sync.messages import Alert
+
+Send = tuple[int, Alert]
+
+
+class Desk:
+    """What one replica does with alerts.
+
+    `names` are the configured members' names; `outputs` take alerts, `eve_outputs` other records.  Times
+    are int ns on any clock that does not step.
+    """
+
+    def __init__(
+        self,
+        me: int,
+        names: Sequence[str],
+        header: Header,
+        deduplicator: Deduplicator,
+        outputs: Sequence[Output],
+        eve_outputs: Sequence[Output],
+    ) -> None:
+        self._me = me
+        self._names = names
+        self._dedup = deduplicator
+        self._outputs = outputs
+        self._eve_outputs = eve_outputs
+        self._sender = Sender(header)
+        self._receiver = Receiver(header)
+        self._coordinator: int | None = None
+        self._others: tuple[int, ...] = ()
+        self._final = False
+        self.alerts = 0  # raised by this replica's IDS
+
+    def start(self, coordinator: int, members: Sequence[int]) -> None:
+        """The view is known: who puts alerts out, and whose alerts count."""
+        self._coordinator = coordinator
+        self._others = tuple(m for m in members if m != coordinator)
+        if coordinator == self._me:
+            self._dedup.set_members([self._names[m] for m in members])
+
+    @property
+    def _leads(self) -> bool:
+        return self._coordinator == self._me
+
+    def raised(self, records: Sequence[Record], now_ns: int) -> None:
+        """This replica's IDS logged `records`, alerts with their ids among them."""
+        alerts, others = split(records)
+        self.alerts += len(alerts)
+        if self._leads:
+            self._put_out(self._dedup.add(self._names[self._me], alerts, now_ns))
+            if others:
+                for output in self._eve_outputs:
+                    output.write(others)
+        else:
+            self._sender.raised(alerts)
+
+    def progress(self, fed: int, *, final: bool = False) -> None:
+        """This replica's IDS has been given all below seq `fed`; `final`: it has ended."""
+        self._final = self._final or final
+        if self._leads:
+            self._dedup.progress(self._names[self._me], fed, ended=final)
+        else:
+            self._sender.progress(fed, final=final)
+
+    def arrived(self, message: Alert, now_ns: int) -> list[Send]:
+        """An ALERT message: alerts of a member, or the coordinator's answer to mine."""
+        if message.sender == self._coordinator:
+            self._sender.acknowledged(message)
+            return []
+        if not self._leads:
+            return []
+        came = self._receiver.arrived(message)
+        name = self._names[message.sender]
+        self._put_out(self._dedup.add(name, came.records, now_ns))
+        self._dedup.progress(name, came.fed, ended=came.final)
+        return [(message.sender, came.answer)]
+
+    def tick(self, now_ns: int) -> list[Send]:
+        """Messages that are due; on the coordinator, alerts whose time has come go out."""
+        if self._coordinator is None:
+            return []
+        if self._leads:
+            self._put_out(self._dedup.tick(now_ns))
+            return []
+        return [(self._coordinator, message) for message in self._sender.outgoing(now_ns)]
+
+    @property
+    def done(self) -> bool:
+        """Whether every alert of an ended stream has been handed over, or put out."""
+        if self._leads:
+            return self._final and all(self._receiver.final(m) for m in self._others)
+        return self._sender.done
+
+    def close(self) -> None:
+        """Put out what is still held, and close the outputs."""
+        if self._leads:
+            self._put_out(self._dedup.finish())
+        for output in (*self._outputs, *self._eve_outputs):
+            output.close()
+
+    def counters(self) -> dict[str, int]:
+        """The set's counters, by their names."""
+        return {key: getattr(self._dedup, key, 0) for key in SET}
+
+    def _put_out(self, alerts: Sequence[Record]) -> None:
+        if alerts:
+            for output in self._outputs:
+                output.write(alerts)
