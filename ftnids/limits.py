@@ -91,3 +91,4 @@ LAB_MAX_SEED: Final = 1 << 48
 LAB_MAX_PPS: Final = 10_000_000
 LAB_MAX_CLOCK_US: Final = 1_000_000  # of a replica's clock offset and jitter
 LAB_STOP_SECONDS: Final = 10  # for a process to end after SIGTERM; then it is killed and the lab says so
+LAB_REFERENCE_SECONDS: Final = 3_600  # for the IDS over all that was captured; then the lab ends with an error

@@ -29,6 +29,7 @@ from ftnids.lab.verify import Stream
 AMBIGUOUS: Final = "ambiguous"
 LATE: Final = "late"
 UNEXPLAINED: Final = "unexplained"
+REFERENCE: Final = "reference"  # the name of the IDS over the truth, as of a replica
 WORST_FIRST: Final = (UNEXPLAINED, LATE, AMBIGUOUS)
 
 I64 = NDArray[np.int64]
@@ -64,18 +65,18 @@ def occurrences(hashes: NDArray[np.uint64]) -> I64:
 
 
 def matched(truth: Stream, agreed: Stream) -> I64:
-    """For each agreed packet its place in the truth, -1 where it has none: the n-th of equals is the n-th (int64[m])."""
+    """For each agreed packet its place in the truth (int64[m]), -1: none.  The n-th of equals is the n-th of equals."""
     places = np.full(len(agreed), -1, np.int64)
-    if not len(truth) or not len(agreed):
-        return places
-    keys = [np.rec.fromarrays([one.hash, occurrences(one.hash)], names="hash,rank") for one in (truth, agreed)]
-    _, in_truth, in_agreed = np.intersect1d(keys[0], keys[1], assume_unique=True, return_indices=True)
-    places[in_agreed] = in_truth
+    _, numbers = np.unique(np.concatenate([truth.hash, agreed.hash]), return_inverse=True)
+    ranks = np.concatenate([occurrences(truth.hash), occurrences(agreed.hash)])
+    keys = numbers.astype(np.int64) * (len(numbers) + 1) + ranks
+    both = np.intersect1d(keys[: len(truth)], keys[len(truth) :], assume_unique=True, return_indices=True)
+    places[both[2]] = both[1]
     return places
 
 
-def find(truth: Stream, agreed: Stream, tolerance_us: int) -> Oddities:
-    """All agreed and true packets that stand out, each with its cause."""
+def find(truth: Stream, agreed: Stream, tolerance_us: int, late: bool) -> Oddities:
+    """All agreed and true packets that stand out, each with its cause; `late`: the replicas counted late packets."""
     places = matched(truth, agreed)
     present = np.flatnonzero(places >= 0)
     extra = np.flatnonzero(places < 0)
@@ -83,49 +84,53 @@ def find(truth: Stream, agreed: Stream, tolerance_us: int) -> Oddities:
     by_place: dict[int, str] = {}
     by_seq: dict[int, str] = {}
     for place in missing.tolist():
-        by_place[place] = AMBIGUOUS if _has_twin(truth, truth.hash[place], truth.time_us[place], place, tolerance_us) else UNEXPLAINED
+        by_place[place] = _of_twins(truth, truth.hash[place], truth.time_us[place], place, tolerance_us)
     shift = int(np.median(agreed.time_us[present] - truth.time_us[places[present]])) if len(present) else 0
     for seq in extra.tolist():
         time_us = agreed.time_us[seq] - shift
-        by_seq[seq] = AMBIGUOUS if _has_twin(truth, agreed.hash[seq], time_us, -1, tolerance_us) else UNEXPLAINED
-    displaced = _displaced(truth, agreed, places, present, shift, tolerance_us)
+        by_seq[seq] = _of_twins(truth, agreed.hash[seq], time_us, -1, tolerance_us)
+    delay = agreed.time_us[present] - truth.time_us[places[present]] - shift
+    displaced = _displaced(truth, places[present], delay, present, tolerance_us)
+    if not late:  # then a packet that stands behind its time is no late one
+        displaced = {seq: UNEXPLAINED if cause == LATE else cause for seq, cause in displaced.items()}
     by_seq |= displaced
     by_place |= {int(places[seq]): cause for seq, cause in displaced.items()}
     return Oddities(by_place, by_seq, len(missing), len(extra), len(displaced))
 
 
-def _has_twin(truth: Stream, packet_hash: np.uint64, time_us: np.int64, itself: int, tolerance_us: int) -> bool:
-    near = np.abs(truth.time_us - time_us) <= tolerance_us
-    twins = np.flatnonzero(near & (truth.hash == packet_hash))
-    return bool((twins != itself).any())
+def _of_twins(truth: Stream, packet_hash: np.uint64, time_us: np.int64, itself: int, tolerance_us: int) -> str:
+    """The cause of a packet too many or too few: ambiguous if the truth has another like it within the tolerance."""
+    first, last = np.searchsorted(truth.time_us, (time_us - tolerance_us, time_us + tolerance_us + 1))
+    twins = first + np.flatnonzero(truth.hash[first:last] == packet_hash)
+    return AMBIGUOUS if (twins != itself).any() else UNEXPLAINED
 
 
-def _displaced(
-    truth: Stream, agreed: Stream, places: I64, present: I64, shift: int, tolerance_us: int
-) -> dict[int, str]:
-    """The agreed packets that stand on the wrong side of another, by seq, with their cause."""
-    order = places[present]
+def _displaced(truth: Stream, order: I64, delay: I64, present: I64, tolerance_us: int) -> dict[int, str]:
+    """The agreed packets that stand on the wrong side of another, by seq, with their cause.
+
+    `order` holds the true places of the agreed packets `present`, in agreed order, `delay` how far their agreed time
+    lies behind their capture time, in us (all int64[m]).
+    """
+    late = (delay > tolerance_us) & (_apart(truth, order) >= 0)
+    causes = {int(seq): LATE for seq in present[late]}
+    on_time = ~late
+    apart = _apart(truth, order[on_time])
+    for seq, distance in zip(present[on_time].tolist(), apart.tolist(), strict=True):
+        if distance >= 0:
+            causes[seq] = AMBIGUOUS if distance <= tolerance_us else UNEXPLAINED
+    return causes
+
+
+def _apart(truth: Stream, order: I64) -> I64:
+    """For each packet, how far in time the furthest one is that it changed places with; -1 for none (int64[n], us)."""
     if not len(order):
-        return {}
+        return order
     highest_before = np.maximum.accumulate(order)
     lowest_after = np.minimum.accumulate(order[::-1])[::-1]
-    delay = agreed.time_us[present] - truth.time_us[order] - shift
-    # Capture times in the truth never decrease, so the furthest place is the furthest time.
-    apart = np.maximum(
-        truth.time_us[highest_before] - truth.time_us[order], truth.time_us[order] - truth.time_us[lowest_after]
-    )
-    late = delay > tolerance_us
-    overtaken = np.maximum.accumulate(np.where(late, np.arange(len(order)), -1)[::-1])[::-1]
-    causes = {}
-    for at in np.flatnonzero((highest_before > order) | (lowest_after < order)).tolist():
-        if apart[at] <= tolerance_us:
-            cause = AMBIGUOUS
-        elif late[at] or (overtaken[at] > at and highest_before[at] == order[at]):
-            cause = LATE  # itself, or it only went ahead of one that was
-        else:
-            cause = UNEXPLAINED
-        causes[int(present[at])] = cause
-    return causes
+    # Times in the truth never decrease, so the furthest place is the furthest time.
+    times = truth.time_us
+    apart = np.maximum(times[highest_before] - times[order], times[order] - times[lowest_after])
+    return np.where((highest_before > order) | (lowest_after < order), apart, -1)
 
 
 # -- flows -----------------------------------------------------------------------------------------
@@ -207,13 +212,12 @@ class Causes:
                 if ends is not None:
                     self._by_ends.setdefault(ends, set()).update(by_hash[int(truth.hash[place])])
 
-    def of(self, alert: Mapping[str, Any], place: int | None, seq: int | None) -> str:
-        """The cause of a differing alert, whose packet is number `place` of the truth or `seq` of the agreed stream."""
-        found = set()
-        if place is not None and place in self._oddities.by_place:
-            found.add(self._oddities.by_place[place])
-        if seq is not None and seq in self._oddities.by_seq:
-            found.add(self._oddities.by_seq[seq])
+    def of(self, alert: Mapping[str, Any]) -> str:
+        """The cause of a differing alert of the set or of the reference (identified records)."""
+        identity, found = alert["ftnids"], set()
+        odd = self._oddities.by_place if identity["replicas"] == [REFERENCE] else self._oddities.by_seq
+        if identity["seq"] in odd:
+            found.add(odd[identity["seq"]])
         for ends in ends_of_alert(alert):
             for other, causes in self._by_ends.items():
                 if _meet(ends, other):

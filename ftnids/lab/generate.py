@@ -8,7 +8,6 @@ queries, byte for byte the same as before.
 from __future__ import annotations
 
 import heapq
-import itertools
 import random
 import socket
 import struct
@@ -35,7 +34,7 @@ def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -90,7 +89,8 @@ def response_to(request: workload.Request) -> bytes:
     found = path in workload.PAGES and path != "/missing.html"
     body = workload.page(path) if found else b"no such page\n"
     status = "200 OK" if found else "404 Not Found"
-    return f"HTTP/1.1 {status}\r\nServer: lab\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+    lines = (f"HTTP/1.1 {status}", "Server: lab", f"Content-Length: {len(body)}", "Connection: close", "", "")
+    return "\r\n".join(lines).encode() + body
 
 
 def connection(start_us: int, client: str, port: int, request: workload.Request, rng: random.Random) -> Iterator[Timed]:
@@ -160,7 +160,8 @@ def write(path: Path, seed: int, connections: int = 400, lookups: int = 300, sec
     count = 0
     with path.open("wb") as out:
         out.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, SNAPLEN, 1))
-        for count, (time_us, packet) in zip(itertools.count(1), packets(seed, connections, lookups, seconds)):
-            seconds_part, micros = divmod(EPOCH_US + time_us, 1_000_000)
-            out.write(struct.pack("<IIII", seconds_part, micros, len(packet), len(packet)) + packet)
+        for time_us, packet in packets(seed, connections, lookups, seconds):
+            whole, micros = divmod(EPOCH_US + time_us, 1_000_000)
+            out.write(struct.pack("<IIII", whole, micros, len(packet), len(packet)) + packet)
+            count += 1
     return count

@@ -6,6 +6,7 @@ the pid *and the start time* of the lab that made them: a pid alone comes round 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from ftnids import limits
 from ftnids.errors import FtnidsError
 
 PREFIX: Final = "ftnids-lab"
+SHARED_MEMORY: Final = "/dev/shm"
 _TAG: Final = re.compile(rf"{PREFIX}-(\d+)-(\d+)(?:-|$)")
 
 
@@ -47,10 +49,8 @@ def remove_namespace(name: str) -> None:
     """Kill what runs in a namespace that a lab made, and remove it; one that is gone already is no error."""
     pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
     for pid in pids.stdout.split():
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     try:
         subprocess.run(
             ["ip", "netns", "del", name], capture_output=True, check=False, timeout=limits.LAB_COMMAND_SECONDS
@@ -61,22 +61,21 @@ def remove_namespace(name: str) -> None:
 
 def namespaces() -> Iterator[str]:
     """The names of all network namespaces of this host that a lab made."""
-    try:
-        names = os.listdir("/run/netns")
-    except OSError:
-        return
-    yield from (name for name in names if _TAG.match(name))
+    directory = Path("/run/netns")
+    if directory.is_dir():
+        yield from (path.name for path in directory.iterdir() if _TAG.match(path.name))
 
 
 def sweep() -> list[str]:
-    """Remove what runs that are no more have left: namespaces (when root) and temporary directories."""
+    """Remove what runs that are no more have left: namespaces (when root), temporary directories and rings."""
     removed = []
     if os.geteuid() == 0:
         for name in filter(stale, list(namespaces())):
             remove_namespace(name)
             removed.append(name)
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*"):
-        if stale(path.name) and path.lstat().st_uid == os.geteuid():
-            shutil.rmtree(path, ignore_errors=True)
-            removed.append(str(path))
+    for directory in (tempfile.gettempdir(), SHARED_MEMORY):
+        for path in Path(directory).glob(f"{PREFIX}-*"):
+            if stale(path.name) and path.lstat().st_uid == os.geteuid():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                removed.append(str(path))
     return removed

@@ -25,6 +25,7 @@ import struct
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -37,6 +38,7 @@ SYNC: Final = "sync0"  # a replica's end of the sync network
 SENDER: Final = "eth0"  # a sender's end of its port
 TAP: Final = "tap"
 HUB: Final = "hub"
+BOND: Final = "bond0"
 WIRE_MTU: Final = 1500  # of senders that run real programs
 PORT_MTU: Final = 65535  # the most that a veth takes; traces recorded with offloads hold frames far above 1500
 
@@ -58,17 +60,10 @@ class Sender:
         return WIRE_MTU if self.address else PORT_MTU
 
 
-def run(*command: str, lines: Iterable[str] = ()) -> str:
+def run(*command: str) -> str:
     """Run a set-up command; its standard output.  FtnidsError with the command and its own words when it fails."""
     try:
-        done = subprocess.run(
-            command,
-            input="".join(f"{line}\n" for line in lines),
-            capture_output=True,
-            text=True,
-            timeout=limits.LAB_COMMAND_SECONDS,
-            check=False,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limits.LAB_COMMAND_SECONDS, check=False)
     except FileNotFoundError as error:
         raise UsageError(f"{command[0]} is not installed; the lab's hub needs it (apt install iproute2)") from error
     except subprocess.TimeoutExpired as error:
@@ -83,7 +78,7 @@ def run(*command: str, lines: Iterable[str] = ()) -> str:
 def entered(namespace: str) -> Iterator[None]:
     """This thread is in network namespace `namespace`; sockets opened here stay in it."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with open("/proc/thread-self/ns/net", "rb") as home, open(f"/run/netns/{namespace}", "rb") as there:
+    with Path("/proc/thread-self/ns/net").open("rb") as home, Path(f"/run/netns/{namespace}").open("rb") as there:
         if libc.setns(there.fileno(), CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), f"cannot enter network namespace {namespace}")
         try:
@@ -106,7 +101,7 @@ def switch_offloads_off(namespace: str, interfaces: Iterable[str]) -> None:
 
 def has_bonding() -> bool:
     """Whether the running kernel has the bonding driver, built in or as a module that can be loaded."""
-    if os.path.exists("/proc/net/bonding") or os.path.exists("/sys/module/bonding"):
+    if Path("/proc/net/bonding").exists() or Path("/sys/module/bonding").exists():
         return True
     modprobe = shutil.which("modprobe", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     return modprobe is not None and subprocess.run([modprobe, "-q", "bonding"], check=False).returncode == 0
@@ -120,7 +115,7 @@ def check_host(link: str) -> None:
         if shutil.which(program) is None:
             raise UsageError(f"--netns needs `{program}`, which is not installed: apt install iproute2")
     if link == "bond" and not has_bonding():
-        raise UsageError("--link bond needs the kernel's bonding driver (CONFIG_BONDING), which is missing; use --link hub")
+        raise UsageError("--link bond needs the kernel's bonding driver (CONFIG_BONDING): missing here; use --link hub")
 
 
 @dataclass
@@ -156,7 +151,7 @@ class Link:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
@@ -167,16 +162,13 @@ class Link:
 
     def drops(self) -> int:
         """Frames that the link itself dropped on the way to a sensor: 0, or the truth is not the whole truth."""
-        total = 0
-        for name in self.sensors:
-            counters = self._in(name, "cat", f"/sys/class/net/{CAPTURE}/statistics/rx_dropped")
-            total += int(counters)
-        return total
+        path = f"/sys/class/net/{CAPTURE}/statistics/rx_dropped"
+        return sum(int(self._in(name, f"cat {path}")) for name in self.sensors)
 
     # -- making it ---------------------------------------------------------------------------
 
-    def _in(self, name: str, *command: str, lines: Iterable[str] = ()) -> str:
-        return run(*self.inside(name, *command), lines=lines)
+    def _in(self, name: str, command: str) -> str:
+        return run(*self.inside(name, *command.split()))
 
     def _make(self) -> None:
         for name in (HUB, *(sender.name for sender in self.senders), *self.sensors):
@@ -189,53 +181,49 @@ class Link:
         self._connect()
         for sender in self.senders:
             if sender.address:
-                self._in(sender.name, "ip", "address", "add", sender.address, "dev", SENDER)
+                self._in(sender.name, f"ip link set {SENDER} arp on")
+                self._in(sender.name, f"ip address add {sender.address} dev {SENDER}")
 
     def _make_namespace(self, name: str) -> None:
         full = self.namespace(name)
         self._made.append(full)  # before it is made, so that a Ctrl-C in between leaves nothing
         run("ip", "netns", "add", full)
         # A new namespace speaks IPv6 on every interface that comes up, capture interfaces included.
-        settings = [f"net.ipv6.conf.{which}.disable_ipv6" for which in ("all", "default")]
-        for setting in settings:
-            path = "/proc/sys/" + setting.replace(".", "/")
-            if os.path.exists(path):
-                self._in(name, "sh", "-c", f"echo 1 > {path}")
-        self._in(name, "ip", "link", "set", "lo", "up")
+        for which in ("all", "default"):
+            switch = f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6"
+            if Path(switch).exists():
+                run(*self.inside(name, "sh", "-c", f"echo 1 > {switch}"))
+        self._in(name, "ip link set lo up")
 
     def _make_port(self, name: str, interface: str, mtu: int) -> None:
         """A veth pair: `interface` in namespace `name`, the other end, called `name`, in the hub."""
         there = self.namespace(name)
-        self._in(HUB, "ip", "link", "add", name, "mtu", str(PORT_MTU), "type", "veth", "peer", interface, "netns", there)
+        self._in(HUB, f"ip link add {name} mtu {PORT_MTU} type veth peer {interface} netns {there}")
         switch_offloads_off(self.namespace(HUB), [name])
         switch_offloads_off(there, [interface])
-        arp = "on" if interface == SENDER and mtu == WIRE_MTU else "off"
-        self._in(name, "ip", "link", "set", interface, "mtu", str(mtu), "arp", arp, "up")
-        self._in(HUB, "ip", "link", "set", name, "arp", "off", "up")
+        self._in(name, f"ip link set {interface} mtu {mtu} arp off up")
+        self._in(HUB, f"ip link set {name} arp off up")
 
     def _make_sync_network(self) -> None:
-        self._in(HUB, "ip", "link", "add", "sync", "type", "bridge")
-        self._in(HUB, "ip", "link", "set", "sync", "up")
+        self._in(HUB, "ip link add sync type bridge")
+        self._in(HUB, "ip link set sync up")
         for name in self.replicas:
-            end, there = f"sync-{name}", self.namespace(name)
-            self._in(HUB, "ip", "link", "add", end, "type", "veth", "peer", SYNC, "netns", there)
-            self._in(HUB, "ip", "link", "set", end, "master", "sync", "up")
-            self._in(name, "ip", "address", "add", f"{self.sync_address(name)}/24", "dev", SYNC)
-            self._in(name, "ip", "link", "set", SYNC, "up")
+            self._in(HUB, f"ip link add sync-{name} type veth peer {SYNC} netns {self.namespace(name)}")
+            self._in(HUB, f"ip link set sync-{name} master sync up")
+            self._in(name, f"ip address add {self.sync_address(name)}/24 dev {SYNC}")
+            self._in(name, f"ip link set {SYNC} up")
 
     def _connect(self) -> None:
         """Every frame that comes in from a sender goes out to all other senders and to all sensors."""
-        sensors = self.sensors
         if self.kind == "bond":
-            sensors = ["bond0"]
-            self._in(HUB, "ip", "link", "add", "bond0", "mtu", str(PORT_MTU), "type", "bond", "mode", "broadcast", "miimon", "100")
+            self._in(HUB, f"ip link add {BOND} mtu {PORT_MTU} type bond mode broadcast miimon 100")
             for name in self.sensors:
-                self._in(HUB, "ip", "link", "set", name, "down")  # only an interface that is down can join a bond
-                self._in(HUB, "ip", "link", "set", name, "master", "bond0")
-            self._in(HUB, "ip", "link", "set", "bond0", "up")
+                self._in(HUB, f"ip link set {name} down")  # only an interface that is down can join a bond
+                self._in(HUB, f"ip link set {name} master {BOND}")
+            self._in(HUB, f"ip link set {BOND} up")
+        sensors = [BOND] if self.kind == "bond" else self.sensors
         for sender in self.senders:
-            others = [other.name for other in self.senders if other is not sender]
-            mirrors = [f"action mirred egress mirror dev {port}".split() for port in (*others, *sensors)]
-            self._in(HUB, "tc", "qdisc", "add", "dev", sender.name, "ingress")
-            filter_all = "parent ffff: protocol all u32 match u32 0 0".split()
-            self._in(HUB, "tc", "filter", "add", "dev", sender.name, *filter_all, *sum(mirrors, []))
+            ports = [other.name for other in self.senders if other is not sender] + sensors
+            mirrors = " ".join(f"action mirred egress mirror dev {port}" for port in ports)
+            self._in(HUB, f"tc qdisc add dev {sender.name} ingress")
+            self._in(HUB, f"tc filter add dev {sender.name} parent ffff: protocol all u32 match u32 0 0 {mirrors}")

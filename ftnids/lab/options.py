@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ftnids import limits
-from ftnids.errors import UsageError
+from ftnids.errors import FtnidsError, UsageError
 from ftnids.lab import netns
+from snort_adapter.launchers import launcher
 
 MARK: Final = ".ftnids-lab"  # in a directory that a lab made
-PACKAGES: Final = {"suricata": "apt install suricata", "snort": "install Snort 3, or set FTNIDS_SNORT to its binary"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Options:
     loss: float = 0.0
     seed: int = 1
     pcap: Path | None = None
-    pps: float = 0.0
+    pps: int = 0
     topspeed: bool = False
     ids: str = "suricata"
     rules: tuple[Path, ...] = ()
@@ -54,8 +55,7 @@ class Options:
         self._check_later_work()
         self._check_numbers()
         self._check_files()
-        if self.ids != "none" and find_ids(self.ids) is None:
-            raise UsageError(f"--ids {self.ids}: no such program is installed: {PACKAGES[self.ids]}; or say --ids none")
+        self._check_ids()
         if self.netns:
             netns.check_host(self.link)
         elif self.link == "bond":
@@ -90,11 +90,16 @@ class Options:
             if not path.is_file() or not os.access(path, os.R_OK):
                 raise UsageError(f"{path}: cannot be read; check the name and the permissions")
 
-
-def find_ids(name: str) -> str | None:
-    """The path of the IDS's binary, None when it is not installed."""
-    asked = os.environ.get("FTNIDS_SNORT", "snort") if name == "snort" else name
-    return shutil.which(asked)
+    def _check_ids(self) -> None:
+        if self.ids == "none":
+            return
+        try:
+            ids = launcher(self.ids, rules=self.rules)
+            if self.rules:  # the shipped ones are good
+                with tempfile.TemporaryDirectory() as directory:
+                    ids.validate(Path(directory))
+        except FtnidsError as error:
+            raise UsageError(f"--ids {self.ids}: {error}; or say --ids none") from None
 
 
 def prepare(out: Path) -> None:
@@ -110,4 +115,6 @@ def prepare(out: Path) -> None:
             elif entry.name != MARK:
                 entry.unlink()
     except OSError as error:
-        raise UsageError(f"-o {out}: cannot be written: {error.strerror}; name a directory that you may write") from error
+        raise UsageError(
+            f"-o {out}: cannot be written: {error.strerror}; name a directory that you may write"
+        ) from error

@@ -12,7 +12,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -90,7 +90,7 @@ class Children:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for child in self._all:
             child.signal(signal.SIGTERM)
         with contextlib.suppress(FtnidsError):
@@ -106,16 +106,3 @@ def wait_until(reached: Callable[[], bool], seconds: float, what: str) -> None:
         if time.monotonic() > deadline:
             raise FtnidsError(f"{what} did not happen within {seconds:g} s")
         time.sleep(POLL_S)
-
-
-def stop(children: Iterable[Child], seconds: float) -> list[Child]:
-    """SIGTERM to each, and wait up to `seconds`; those that had to be killed."""
-    waiting = list(children)
-    for child in waiting:
-        child.signal(signal.SIGTERM)
-    with contextlib.suppress(FtnidsError):
-        wait_until(lambda: all(child.status is not None for child in waiting), seconds, "")
-    late = [child for child in waiting if child.status is None]
-    for child in late:
-        child.kill()
-    return late

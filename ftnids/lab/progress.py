@@ -34,7 +34,12 @@ class Voice:
         if not self.console.is_terminal:
             yield self._lines(total)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
         with Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True) as bars:
             tasks = [bars.add_task(name, total=total, text="") for name in names]
 

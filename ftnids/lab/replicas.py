@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,12 +17,15 @@ from ftnids import limits
 from ftnids.errors import FtnidsError
 from ftnids.lab.netns import CAPTURE, Link
 from ftnids.lab.options import Options
-from ftnids.lab.processes import POLL_S, Child, Children, stop, wait_until
+from ftnids.lab.processes import POLL_S, Child, Children, wait_until
+from ftnids.lab.progress import Watch, seen_by
 from ftnids.peers import keys
+from ftnids.status.snapshot import Snapshot
 
 CLUSTER: Final = "lab"
 SYNC_PORT: Final = 5701
 SNAPLEN: Final = 65_535
+SETTLED_S: Final = 2.2  # more than two status periods
 PROGRESS: Final = ("captured", "injected_drops", "agreed", "alerts")  # counters that grow while a replica works
 
 
@@ -136,7 +139,7 @@ class Replica:
         try:
             status: dict[str, Any] = json.loads((self.directory / "status.json").read_bytes())
         except FileNotFoundError:
-            return {"state": "starting", "counters": {}, "set": {}, "view": {}}
+            return asdict(Snapshot(self.name, "starting"))
         return status
 
     def check(self) -> None:
@@ -173,12 +176,13 @@ class Set:
 
         wait_until(running, limits.LAB_READY_SECONDS, "the start of all replicas")
 
-    def wait_while(self, going: Callable[[], bool], seconds: float, watch: Callable[[list[dict[str, Any]]], None]) -> None:
+    def wait_while(self, going: Callable[[], bool], seconds: float, watch: Watch) -> None:
         """Wait while `going()`; `watch` sees the replicas' status.
 
         FtnidsError when a replica fails, or when nothing that PROGRESS names moves for `seconds`.
         """
-        seen, since = [], time.monotonic()
+        seen: list[list[int]] = []
+        since = time.monotonic()
         while going():
             for replica in self.replicas:
                 replica.check()
@@ -188,12 +192,26 @@ class Set:
             if work != seen:
                 seen, since = work, time.monotonic()
             elif time.monotonic() - since > seconds:
-                raise FtnidsError(f"no replica has made any progress for {seconds:.0f} s; {_where(self.replicas, states)}")
+                raise FtnidsError(
+                    f"no replica has made any progress for {seconds:.0f} s; {_where(self.replicas, states)}"
+                )
+            time.sleep(POLL_S)
+
+    def settle(self, watch: Watch) -> None:
+        """Wait until no more packets reach the replicas: their status, written once a second, stands still."""
+        seen, since = -1, time.monotonic()
+        deadline = since + limits.LAB_SETTLE_SECONDS
+        while time.monotonic() < min(deadline, since + SETTLED_S):
+            states = [replica.status() for replica in self.replicas]
+            watch(states)
+            reached = sum(map(seen_by, states))
+            if reached != seen:
+                seen, since = reached, time.monotonic()
             time.sleep(POLL_S)
 
     @property
     def ended(self) -> bool:
-        return all([replica.ended for replica in self.replicas])
+        return all(replica.ended for replica in self.replicas)
 
     def stop(self) -> None:
         """Ask each to stop capturing; they then decide and feed what they have, and end."""
@@ -202,8 +220,9 @@ class Set:
 
 
 def _where(replicas: Sequence[Replica], states: Sequence[dict[str, Any]]) -> str:
-    parts = []
+    words = []
     for replica, state in zip(replicas, states, strict=True):
         counters = state["counters"]
-        parts.append(f"{replica.name}: {state['state']}, captured {counters.get('captured', 0)}, agreed {counters.get('agreed', 0)}")
-    return "; ".join(parts)
+        numbers = f"captured {counters['captured']}, agreed {counters['agreed']}"
+        words.append(f"{replica.name}: {state['state']}, {numbers}")
+    return "; ".join(words)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,6 @@ class Shape:
     seconds: float  # from the first packet to the last
     longest_gap_s: float
     linktype: int
-    warning: str = ""
 
 
 def batches(path: Path, snaplen: int, seed: int) -> Iterator[Batch]:
@@ -68,16 +66,15 @@ def batches(path: Path, snaplen: int, seed: int) -> Iterator[Batch]:
 
 def shape(path: Path) -> Shape:
     """Read the whole file once.  CaptureError naming the file and the fault when it is empty or no capture file."""
-    if not os.access(path, os.R_OK):
-        raise CaptureError(f"{path}: cannot be read; check the name and the permissions")
-    packets, begin, end, gap = 0, 0, 0, 0
+    packets, begin, end, gap, linktype = 0, 0, 0, 0, 0
     for batch in batches(path, limits.MAX_SNAPLEN, 0):
         times = np.asarray(batch.ring.times(batch.first, batch.last))
         if not packets:
             begin = end = int(times[0])
+            linktype = batch.ring.linktype
         gap = max(gap, int(np.diff(times, prepend=end).max()))
         end = int(times[-1])
         packets += len(times)
     if not packets:
         raise CaptureError(f"{path}: holds no packet; the lab needs a capture file with at least one")
-    return Shape(packets, (end - begin) / 1e9, gap / 1e9, 0)
+    return Shape(packets, (end - begin) / 1e9, gap / 1e9, linktype)

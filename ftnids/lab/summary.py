@@ -14,16 +14,16 @@ from ftnids.lab import verify
 Status = Mapping[str, Any]
 
 
-def summarize(names: Sequence[str], statuses: Sequence[Status], out: Path) -> dict[str, Any]:
+def summarize(statuses: Mapping[str, Status], out: Path) -> dict[str, Any]:
     """Each replica's counters and the SHA-256 of its hashes.txt; the coordinator's counters for the set."""
     replicas = []
-    for name, status in zip(names, statuses, strict=True):
+    for name, status in statuses.items():
         hashes = out / name / "hashes.txt"
         row: dict[str, Any] = {"name": name}
         row |= {counter: status["counters"].get(counter, 0) for counter in counters.PER_REPLICA}
         row["stream_sha256"] = verify.sha256(hashes) if hashes.is_file() else ""
         replicas.append(row)
-    leader = next((status for name, status in zip(names, statuses, strict=True) if status["coordinator"] == name), {})
+    leader = next((status for name, status in statuses.items() if status["coordinator"] == name), {})
     totals = leader.get("set", {})
     return {"replicas": replicas, **{counter: totals.get(counter, 0) for counter in counters.SET}}
 
@@ -44,7 +44,7 @@ def read_alerts(path: Path) -> list[dict[str, Any]]:
     return alerts
 
 
-def faults(statuses: Mapping[str, Status], alerts: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[str]:
+def faults(statuses: Mapping[str, Status], alerts: Sequence[Status], summary: Mapping[str, Any]) -> list[str]:
     """What must not be, apart from unequal streams, in words: view changes, failed replicas, alerts out twice."""
     found = []
     for name, status in statuses.items():
@@ -63,6 +63,11 @@ def faults(statuses: Mapping[str, Status], alerts: Sequence[Mapping[str, Any]], 
     if len(ids) != summary["alerts_out"]:
         found.append(f"alerts.jsonl holds {len(ids)} alerts, the coordinator counted {summary['alerts_out']}")
     return found
+
+
+def warnings(statuses: Mapping[str, Status]) -> list[str]:
+    """What the replicas warn of."""
+    return [f"{name}: {warning}" for name, status in statuses.items() for warning in status["warnings"]]
 
 
 def verdict(summary: Mapping[str, Any], reasons: Sequence[str]) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -37,12 +36,14 @@ class Tap:
             seed=0,
             mode=0o600,
         )
-        self.file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=0)
+        path.touch(0o600)
+        self.file = path.open("wb", buffering=0)
         self.file.write(pcap_header(self.capture.linktype, limits.MAX_SNAPLEN))
         self.written = 0
         self.stopping = False
 
     def stop(self, *_: object) -> None:
+        """Have `run` return when the kernel's buffer is empty."""
         self.stopping = True
 
     def run(self) -> None:
@@ -66,6 +67,7 @@ class Tap:
             self.ring.free_captured(last)
 
     def close(self) -> None:
+        """Close the file and the interface, remove the ring."""
         self.file.close()
         self.capture.close()
         self.ring.close(unlink=True)

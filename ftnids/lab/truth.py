@@ -7,8 +7,7 @@ they read or, with a hub, what the lossless tap wrote.  The union of what was ke
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,33 +18,65 @@ from ftnids.core import RandomDrop, pcap_header
 from ftnids.lab import scan
 from ftnids.lab.verify import Stream
 
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+Choose = Callable[[U64], U32]  # hashes of the source's next packets -> bit i set where replica i captured the packet
+
 
 @dataclass(frozen=True)
 class Union:
     """The union of the replicas' capture streams."""
 
     stream: Stream
-    holders: NDArray[np.uint32]  # bit i: replica i captured it
+    holders: U32  # bit i: replica i captured it
     source_packets: int
-    captured: list[int]  # packets that each replica must have captured
+    captured: list[int]  # packets that each replica captured
 
 
-def union(source: Path, drops: Sequence[RandomDrop], snaplen: int, seed: int, out: Path) -> Union:
-    """Write to the pcap file `out` the packets of `source` that not all of `drops` drop, in file order."""
+def by_drops(drops: Sequence[RandomDrop]) -> Choose:
+    """Each replica captured what its generator does not drop."""
     bits = np.left_shift(np.uint32(1), np.arange(len(drops), dtype=np.uint32))
+
+    def choose(hashes: U64) -> U32:
+        kept = ~np.stack([np.asarray(drop.decide(len(hashes)), bool) for drop in drops])
+        held: U32 = (kept * bits[:, None]).sum(axis=0, dtype=np.uint32)
+        return held
+
+    return choose
+
+
+def by_hash(agreed: Stream, replicas: int) -> Choose:
+    """Somebody captured what the agreed stream holds: of equal packets the first, as many as it holds."""
+    values, counts = np.unique(agreed.hash, return_counts=True)
+    left = dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+    def choose(hashes: U64) -> U32:
+        held = np.zeros(len(hashes), np.uint32)
+        for number, packet_hash in enumerate(hashes.tolist()):
+            if left.get(packet_hash, 0):
+                left[packet_hash] -= 1
+                held[number] = (1 << replicas) - 1
+        return held
+
+    return choose
+
+
+def union(source: Path, choose: Choose, replicas: int, snaplen: int, seed: int, out: Path) -> Union:
+    """Write to the pcap file `out` the packets of `source` that at least one replica captured, in file order."""
     hashes, times, holders = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.uint32)]
-    total, captured, seq = 0, np.zeros(len(drops), np.int64), 0
-    with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=0) as file:
+    total, captured, seq = 0, np.zeros(replicas, np.int64), 0
+    out.touch(0o600)
+    with out.open("wb", buffering=0) as file:
         for batch in scan.batches(source, snaplen, seed):
             if not total:
                 file.write(pcap_header(batch.ring.linktype, snaplen))
-            count = batch.last - batch.first
-            kept = ~np.stack([np.asarray(drop.decide(count), bool) for drop in drops])
-            total, captured = total + count, captured + kept.sum(axis=1)
-            held = (kept * bits[:, None]).sum(axis=0, dtype=np.uint32)
+            here = np.array(batch.ring.hashes(batch.first, batch.last))
+            held = choose(here)
+            total += len(here)
+            captured += (held[None, :] >> np.arange(replicas, dtype=np.uint32)[:, None] & np.uint32(1)).sum(axis=1)
             some = np.flatnonzero(held)
             holders.append(held[some])
-            hashes.append(np.array(batch.ring.hashes(batch.first, batch.last))[some])
+            hashes.append(here[some])
             times.append(np.array(batch.ring.times(batch.first, batch.last))[some] // 1_000)
             seq = _append(batch, some, times[-1], seq, file.fileno())
     stream = Stream(np.concatenate(hashes), np.concatenate(times))

@@ -52,7 +52,8 @@ def read_hashes(path: Path) -> Stream:
                 hashes.append(int(packet_hash, 16))
                 times.append(int(time_us))
             except ValueError:
-                raise FtnidsError(f"{path} line {number + 1}: not `{number} hash time`: {line.strip()[:80]!r}") from None
+                where = f"{path} line {number + 1}"
+                raise FtnidsError(f"{where}: not `{number} hash time`: {line.strip()[:80]!r}") from None
     return Stream(np.array(hashes, np.uint64), np.array(times, np.int64))
 
 

@@ -45,10 +45,7 @@ def requests(seed: int, count: int, attack_share: float) -> list[Request]:
     rng = random.Random(f"requests {seed}")
     chosen = []
     for number in range(count):
-        if rng.random() < attack_share:
-            base = rng.choice(ATTACKS)
-        else:
-            base = Request(rng.choice(PAGES))
+        base = rng.choice(ATTACKS) if rng.random() < attack_share else Request(rng.choice(PAGES))
         mark = "&" if "?" in base.path else "?"
         headers = {"User-Agent": rng.choice(AGENTS), **base.headers}
         chosen.append(Request(f"{base.path}{mark}n={number}", headers, base.attack))
@@ -58,6 +55,5 @@ def requests(seed: int, count: int, attack_share: float) -> list[Request]:
 def names(seed: int, count: int) -> list[str]:
     """`count` DNS names by `seed`; about one in ten is the canary that a shipped rule catches."""
     rng = random.Random(f"names {seed}")
-    return [
-        f"x{number}.{CANARY}" if rng.random() < 0.1 else f"{rng.choice(HOSTS)}{number}.{ZONE}" for number in range(count)
-    ]
+    ordinary = [f"{rng.choice(HOSTS)}{number}.{ZONE}" for number in range(count)]
+    return [f"x{number}.{CANARY}" if rng.random() < 0.1 else name for number, name in enumerate(ordinary)]

@@ -1,0 +1,187 @@
+"""The story of a lab run: make the link, start the replicas, send the traffic, end, and judge what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ftnids import limits
+from ftnids.errors import FtnidsError, UsageError
+from ftnids.lab import generate, leftovers, reference, report, scan, summary, verify
+from ftnids.lab.netns import PORT_MTU, Link
+from ftnids.lab.options import Options, prepare
+from ftnids.lab.processes import Children
+from ftnids.lab.progress import Voice, Watch
+from ftnids.lab.replicas import CLUSTER, SNAPLEN, Places, Set
+from ftnids.lab.traffic import Tap, Traffic, senders
+from ftnids.peers import keys
+
+ETHERNET: Final = 1
+TAP_PCAP: Final = "tap.pcap"  # in -o DIR: all that went over the hub
+
+
+@dataclass
+class Outcome:
+    """What the replicas left when they had ended."""
+
+    statuses: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)  # why the run has failed already
+    notes: list[str] = field(default_factory=list)  # what is worth knowing, and no failure
+
+
+def run(options: Options, voice: Voice) -> dict[str, Any]:
+    """Do a whole run and write `summary.json`.
+
+    Returns the summary; the run has failed if its `reasons` are not empty.  UsageError for what cannot be started;
+    FtnidsError when not even a summary can be had.
+    """
+    options.check()
+    for name in leftovers.sweep():
+        voice.say(f"removed what a killed run left behind: {name}")
+    prepare(options.out)
+    with _private_directory() as private, _interruptible():
+        places = _places(options, private, voice)
+        outcome = Outcome()
+        try:
+            _operate(options, places, voice, outcome)
+        except UsageError:
+            raise
+        except FtnidsError as error:
+            outcome.reasons.append(str(error))
+        return _judge(options, places, voice, outcome)
+
+
+# -- set-up ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _private_directory() -> Iterator[Path]:
+    """A directory for keys, sockets and FIFOs that only this user may enter; removed at the end."""
+    path = Path(tempfile.gettempdir()) / leftovers.tag()
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM and the first Ctrl-C end the run in order; what comes after is not to disturb the cleaning up."""
+
+    def interrupt(*_: object) -> None:
+        for number in previous:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _places(options: Options, private: Path, voice: Voice) -> Places:
+    out = options.out.resolve()
+    if options.netns:
+        return Places(out, private, None)
+    if options.pcap:
+        return Places(out, private, options.pcap.resolve())
+    source = out / "traffic.pcap"
+    count = generate.write(source, options.seed)
+    voice.say(f"generated {count:,} packets of HTTP, DNS and attacks: {source}")
+    return Places(out, private, source)
+
+
+def _hash_seed(places: Places) -> int:
+    """The seed that the replicas of this run hash with."""
+    secret = places.private / "cluster.secret"
+    return keys.cluster_seed(keys.load_secret(secret) if secret.exists() else keys.public_secret(CLUSTER))
+
+
+# -- the run ---------------------------------------------------------------------------------------
+
+
+def _operate(options: Options, places: Places, voice: Voice, outcome: Outcome) -> None:
+    """Start everything, let the traffic pass, end everything; fills in `outcome`, also when it fails."""
+    file = places.source or options.pcap
+    played = scan.shape(file) if file else None
+    if options.netns and played and played.linktype != ETHERNET:
+        raise UsageError(f"{options.pcap}: holds no Ethernet frames, which is all that the hub carries; use --no-netns")
+    quiet_s = limits.LAB_STALL_SECONDS + (played.longest_gap_s if played and options.pace == "file" else 0)
+    total = played.packets if played else None
+    with contextlib.ExitStack() as stack:
+        link = stack.enter_context(Link(options.names, senders(options), options.link)) if options.netns else None
+        children = stack.enter_context(Children())
+        replicas = Set(options, places, link)
+        try:
+            replicas.start(children)
+            replicas.wait_running()
+            voice.say(f"{options.replicas} replicas are ready; traffic starts")
+            with voice.watching(options.names, total) as watch:
+                if link is not None:
+                    _send(options, link, children, replicas, watch, quiet_s, places, outcome)
+                    replicas.stop()
+                replicas.wait_while(lambda: not replicas.ended, quiet_s, watch)
+        finally:
+            outcome.statuses = {replica.name: replica.status() for replica in replicas.replicas}
+
+
+def _send(
+    options: Options,
+    link: Link,
+    children: Children,
+    replicas: Set,
+    watch: Watch,
+    quiet_s: float,
+    places: Places,
+    outcome: Outcome,
+) -> None:
+    """Let the traffic go over the hub, and wait until all replicas have seen it."""
+    tap = Tap(link, children, places.out / TAP_PCAP, places.out / "tap.log")
+    traffic = Traffic(options, link, children, places.out / "traffic")
+    traffic.prepare()
+    traffic.start()
+    replicas.wait_while(lambda: not traffic.over, quiet_s, watch)
+    replicas.settle(watch)
+    captured, missed = tap.stop()
+    outcome.notes.append(f"the tap saw {captured:,} packets on the link")
+    if skipped := traffic.report().get("skipped"):
+        outcome.notes.append(f"{skipped:,} frames of {options.pcap} were too long for the hub ({PORT_MTU} bytes)")
+    if missed or (dropped := link.drops()):
+        outcome.notes.append(f"the link itself lost packets: {missed:,} at the tap, {dropped:,} in the hub's ports")
+
+
+# -- the verdict -----------------------------------------------------------------------------------
+
+
+def _judge(options: Options, places: Places, voice: Voice, outcome: Outcome) -> dict[str, Any]:
+    """Check streams and alerts, compare with the reference, write the summary and show it."""
+    directories = [places.replica(name) for name in options.names]
+    reasons = list(outcome.reasons)
+    seed = _hash_seed(places)
+    reasons += verify.differences(directories, SNAPLEN, seed)
+    result = summary.summarize(outcome.statuses, places.out)
+    alerts = summary.read_alerts(places.out / "alerts.jsonl")
+    reasons += summary.faults(outcome.statuses, alerts, result)
+    if options.reference and not reasons:
+        voice.say("comparing with all that was captured, in true order")
+        source = places.source or places.out / TAP_PCAP
+        result |= reference.compare(options, places, source, seed, outcome.statuses, alerts)
+    result["notes"] = [*outcome.notes, *summary.warnings(outcome.statuses)]
+    result["reasons"] = summary.verdict(result, reasons)
+    (places.out / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
+    for note in result["notes"]:
+        voice.say(note)
+    report.show(voice.console, result, alerts)
+    return result
