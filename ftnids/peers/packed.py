@@ -28,6 +28,7 @@ from ftnids.sync.messages import I64, U64
 
 U64LE: Final = np.dtype("<u8")
 _STEPS: Final = np.array([1 << 8 * w for w in range(8)], np.uint64)  # the least values that need 1, 2, ... 8 bytes
+_VARINT_BYTES: Final = 10
 _EXCEPTIONS: Final = 0x10
 _THOUSANDS: Final = 0x20
 
@@ -82,17 +83,18 @@ class Reader:
 
     def varint(self, limit: int = 1 << 64) -> int:
         """The next number, 0 <= number < limit."""
+        piece = self._data[self._at : self._at + _VARINT_BYTES]
         value = 0
-        for shift in range(0, 70, 7):
-            byte = self.raw(1)[0]
-            value |= (byte & 0x7F) << shift
+        for place, byte in enumerate(piece):
+            value |= (byte & 0x7F) << 7 * place
             if byte < 0x80:
-                if byte == 0 and shift:
+                if byte == 0 and place:
                     raise WireError("number not in its shortest form")
                 if value >= limit:
                     raise WireError(f"{value} is not in 0 to {limit - 1}")
+                self._at += place + 1
                 return value
-        raise WireError("number longer than 64 bits")
+        raise WireError("truncated" if len(piece) < _VARINT_BYTES else "number longer than 64 bits")
 
     def zigzag(self) -> int:
         """The next signed 64-bit number."""
@@ -213,7 +215,7 @@ def write_series(out: Writer, values: I64, *, rising: bool, step: int = 0, thous
     if thousands:
         values = values // 1000
     out.zigzag(int(values[0]))
-    steps = np.diff(values) - np.int64(step)
+    steps = values[1:] - values[:-1] - np.int64(step)
     packed = steps.view(np.uint64) if rising else ((steps << 1) ^ (steps >> 63)).view(np.uint64)
     write_packed(out, packed, thousands=thousands)
 
