@@ -50,7 +50,7 @@ class IdsLauncher(abc.ABC):
         """The argument vector that reads the pcap stream or file `source` and logs into `log_dir`."""
 
     @abc.abstractmethod
-    def _check_command(self, log_dir: Path) -> list[str]:
+    def check_command(self, log_dir: Path) -> list[str]:
         """The argument vector that tests configuration and rules, and ends."""
 
     @abc.abstractmethod
@@ -91,7 +91,7 @@ class IdsLauncher(abc.ABC):
     def validate(self, log_dir: Path) -> None:
         """Let the IDS test its configuration and rules; FeedError carries its own first complaint."""
         self.prepare(log_dir)
-        status, output = self._ask(self._check_command(log_dir))
+        status, output = self._ask(self.check_command(log_dir))
         if status != 0:
             complaint = next((line for line in output.splitlines() if _COMPLAINT.search(line)), output.strip()[-300:])
             raise FeedError(
@@ -147,7 +147,7 @@ class Suricata(IdsLauncher):
     def reader(self, log_dir: Path) -> AlertReader:
         return EveReader(log_dir / self.alert_file)
 
-    def _check_command(self, log_dir: Path) -> list[str]:
+    def check_command(self, log_dir: Path) -> list[str]:
         return [*self._common(log_dir), "-T"]
 
     def _common(self, log_dir: Path) -> list[str]:
@@ -189,11 +189,11 @@ class Snort(IdsLauncher):
         libraries = [str(path) for path in self._library_folders()]
         return {"LD_LIBRARY_PATH": ":".join([*libraries, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])}
 
-    def _check_command(self, log_dir: Path) -> list[str]:
+    def check_command(self, log_dir: Path) -> list[str]:
         return [*self._common(log_dir), "-T"]
 
     def _common(self, log_dir: Path) -> list[str]:
-        command = [str(self.binary), "-q", "-c", str(self.config), "-l", str(log_dir), "-R", str(log_dir / "ids.rules")]
+        command = [str(self.binary), "-q", "-U", "-s", "65535", "-c", str(self.config), "-l", str(log_dir), "-R", str(log_dir / "ids.rules")]
         for folder in self._library_folders():
             if (folder / "daq").is_dir():
                 command += ["--daq-dir", str(folder / "daq")]

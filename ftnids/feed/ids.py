@@ -1,0 +1,263 @@
+"""The supervisor of one IDS process that reads the agreed stream from a FIFO.
+
+`Ids` is a sink.  Its thread starts the IDS, waits until it has opened the FIFO (by then its rules are
+loaded), feeds it, and when the stream has ended closes the FIFO, so that the IDS ends by itself.
+An IDS that dies is reported with its last words and started again on a fresh FIFO: at once
+the first time, then after growing pauses.  Each life is a `Run` with a log folder of its own.  A run's
+stream starts at the first packet that its predecessor's pipe had not taken, so a packet that kills
+the IDS is not fed for ever; what lay unread in the pipe (64 KiB) is lost to this replica's IDS, not to the set.
+
+The IDS has a session of its own and no standard input, and the kernel kills it when this process
+dies.  The kernel means the thread that forked it, so the thread that forks is the one that outlives it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from ftnids.alerts.readers import AlertReader
+from ftnids.core import pcap_header
+from ftnids.errors import FeedError
+from ftnids.feed import tether
+from ftnids.feed.ring import AgreedRing
+from ftnids.feed.sinks import Sink, private_file, write_all
+from ftnids.limits import FEED_WAIT_S, IDS_BACKOFF_S, IDS_END_S, IDS_LAST_WORDS, IDS_START_S, IDS_TERM_S
+from snort_adapter.launchers import IdsLauncher
+
+log = structlog.get_logger()
+
+
+class Died(Exception):
+    """The IDS is gone, or never came up."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One life of the IDS process: packet number n (from 1) of this run is seq `base_seq` + n - 1."""
+
+    number: int
+    base_seq: int
+    log_dir: Path
+    reader: AlertReader
+    process: subprocess.Popen[bytes]
+    fd: int = -1  # the FIFO's writing end
+    base_us: int = 0  # agreed time of the first packet; 0 until it is fed
+    ended: bool = False  # the process is gone and has logged all that it ever will
+
+
+class Ids(Sink):
+    """Feeds and supervises one IDS.
+
+    `run_dir` takes the FIFO, `log_dir` a folder `ids/run-N` for each run.
+    """
+
+    def __init__(self, ring: AgreedRing, launcher: IdsLauncher, run_dir: Path, log_dir: Path) -> None:
+        self.name = launcher.name
+        super().__init__(ring)
+        self.launcher = launcher
+        self.runs: list[Run] = []
+        self.deaths = 0
+        self._fifo = run_dir / f"{launcher.name}.fifo"
+        self._log_dir = log_dir / "ids"
+        self._run_now: Run | None = None
+        self._ready = threading.Event()
+
+    def start(self) -> None:
+        """Start the IDS and wait until it is ready to read; FeedError, with its last words, when it is not."""
+        super().start()
+        while not self._ready.wait(FEED_WAIT_S):
+            if self.ended:
+                raise self.error or FeedError(f"{self.name}: stopped before it was ready")
+
+    def stop(self) -> None:
+        super().stop()
+        self._signal(signal.SIGTERM)
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """As `Sink.join`; after `stop`, an IDS that ignores SIGTERM is killed."""
+        if self._stop.is_set() and not super().join(IDS_TERM_S):
+            self._signal(signal.SIGKILL)
+        return super().join(timeout_s)
+
+    def _work(self) -> None:
+        deaths_in_a_row = 0
+        while not self._stop.is_set():
+            started = time.monotonic()
+            try:
+                self._launch()
+                self._ready.set()
+                if self._drain():
+                    self._end()
+                    return
+            except (Died, BrokenPipeError) as death:
+                self._bury(str(death))
+            finally:
+                self._kill()
+            if self._stop.is_set():
+                return
+            deaths_in_a_row = 0 if time.monotonic() - started > IDS_BACKOFF_S else deaths_in_a_row + 1
+            self._stop.wait(min(2.0 ** (deaths_in_a_row - 2), IDS_BACKOFF_S) if deaths_in_a_row > 1 else 0)
+
+    # -- one run -------------------------------------------------------------------------------------
+
+    def _launch(self) -> None:
+        """Start a run and open the FIFO to it; Died when it ends or hangs before it opens its end."""
+        number = 1 + max((int(found[1]) for found in map(_RUN.fullmatch, _names(self._log_dir)) if found), default=-1)
+        log_dir = self._log_dir / f"run-{number}"
+        try:
+            self.launcher.prepare(log_dir)
+            _make_fifo(self._fifo)
+        except OSError as error:
+            raise FeedError(f"{self.name}: cannot prepare {error.filename}: {error.strerror}") from None
+        output = private_file(log_dir / "ids.log")
+        try:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid())),
+                    *self.launcher.command(self._fifo, log_dir),
+                ],
+                env={**os.environ, **self.launcher.environment()},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        finally:
+            os.close(output)
+        run = Run(number, self.position, log_dir, self.launcher.reader(log_dir), process)
+        self._run_now = run
+        self.runs.append(run)
+        self._open(run)
+        log.info("IDS reads", ids=self.name, run=number, pid=process.pid, seq=run.base_seq)
+
+    def _open(self, run: Run) -> None:
+        deadline = time.monotonic() + IDS_START_S
+        while run.fd < 0:
+            try:
+                run.fd = os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # nobody reads yet
+                    raise
+                if run.process.poll() is not None:
+                    raise Died("before it opened its input") from None
+                if self._stop.is_set() or time.monotonic() > deadline:
+                    raise Died(f"killed: its input was not open after {IDS_START_S:.0f} s") from None
+                time.sleep(0.005)
+        self._fifo.unlink()
+        write_all(run.fd, pcap_header(self.ring.linktype, self.ring.snaplen))
+
+    def _take(self, first: int, last: int) -> int:
+        run = self._current
+        if run.base_us == 0:
+            run.base_us = int(self.ring.agreed_entries(first, first + 1)[1][0])
+        taken = self.ring.export_pcap(run.fd, first, last)
+        if taken == first:  # the pipe is full
+            self._idle()
+            _wait_writable(run.fd)
+        return taken
+
+    def _idle(self) -> None:
+        if self._current.process.poll() is not None:
+            raise Died("while it was fed")
+
+    def _end(self) -> None:
+        """The stream has ended: let the IDS finish, with some force if need be."""
+        run = self._current
+        os.close(run.fd)
+        run.fd = -1
+        for patience, force in ((IDS_END_S, signal.SIGTERM), (IDS_TERM_S, signal.SIGKILL), (None, None)):
+            try:
+                status = run.process.wait(patience)
+                break
+            except subprocess.TimeoutExpired:
+                log.warning("IDS does not end by itself", ids=self.name, run=run.number, after_s=patience)
+                run.process.send_signal(force)  # type: ignore[arg-type]
+        run.ended = True
+        if status != 0 and not self._stop.is_set():
+            self._bury("at the end of the stream")
+
+    def _bury(self, when: str) -> None:
+        """Report a death; FeedError when the IDS has never been ready, for then it never will be."""
+        if self._stop.is_set():
+            return
+        self._kill()
+        run = self._current
+        report = f"{self.name}: {_cause(run.process.returncode)} {when}{_last_words(run.log_dir / 'ids.log')}"
+        if not self._ready.is_set():
+            raise FeedError(f"{report}; check it with: {' '.join(self.launcher.check_command(run.log_dir))}")
+        self.deaths += 1
+        log.error("IDS died", ids=self.name, run=run.number, seq=self.position, report=report)
+
+    def _kill(self) -> None:
+        """Leave nothing of the current run but its logs."""
+        run = self._run_now
+        if run is None or run.ended:
+            return
+        if run.fd >= 0:
+            os.close(run.fd)
+            run.fd = -1
+        if run.process.poll() is None:
+            try:
+                run.process.wait(FEED_WAIT_S)  # a dying process closes its pipe before it can be waited for
+            except subprocess.TimeoutExpired:
+                run.process.kill()
+                run.process.wait()
+        run.ended = True
+
+    def _close(self) -> None:
+        self._kill()
+        self._fifo.unlink(missing_ok=True)
+
+    @property
+    def _current(self) -> Run:
+        assert self._run_now is not None
+        return self._run_now
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._run_now is not None and self._run_now.process.poll() is None:
+            self._run_now.process.send_signal(number)
+
+
+_RUN = re.compile(r"run-(\d+)")
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
+
+def _make_fifo(path: Path) -> None:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600)
+
+
+def _wait_writable(fd: int) -> None:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll(FEED_WAIT_S * 1_000)
+
+
+def _cause(status: int) -> str:
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}"
+    return f"ended with status {status}"
+
+
+def _last_words(path: Path) -> str:
+    """The last lines that the IDS printed, on one line."""
+    with path.open("rb") as output:
+        output.seek(max(0, path.stat().st_size - IDS_LAST_WORDS))
+        lines = output.read().decode(errors="replace").strip().splitlines()
+    return f": {' | '.join(lines[-3:])}" if lines else ""
