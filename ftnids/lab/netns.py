@@ -161,9 +161,12 @@ class Link:
             self._made.pop()
 
     def drops(self) -> int:
-        """Frames that the link itself dropped on the way to a sensor: 0, or the truth is not the whole truth."""
-        path = f"/sys/class/net/{CAPTURE}/statistics/rx_dropped"
-        return sum(int(self._in(name, f"cat {path}")) for name in self.sensors)
+        """Frames that the link itself lost, the other end's queue being full: 0, or the tap is not the whole truth.
+
+        A veth counts these as its own `tx_dropped`.  (`rx_dropped` counts captured frames that no protocol wanted.)
+        """
+        ends = [(HUB, name) for name in self.sensors] + [(sender.name, SENDER) for sender in self.senders]
+        return sum(int(self._in(name, f"cat /sys/class/net/{end}/statistics/tx_dropped")) for name, end in ends)
 
     # -- making it ---------------------------------------------------------------------------
 
