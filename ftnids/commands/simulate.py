@@ -14,7 +14,7 @@ import click
 
 from ftnids.errors import UsageError
 from ftnids.limits import MAX_MEMBERS
-from ftnids.sync.simulate import Broken, Result, simulate
+from ftnids.sync.simulate import BrokenPromiseError, Result, simulate
 from ftnids.sync.weather import draw
 
 MAX_SEED = 1 << 31
@@ -36,7 +36,7 @@ def _one(task: tuple[int, int | None]) -> Result | str:
     seed, replicas = task
     try:
         return simulate(seed, replicas)
-    except Broken as broken:
+    except BrokenPromiseError as broken:
         return str(broken)
     except AssertionError as error:
         command = f"ftnids simulate --seeds {seed}:{seed}" + (f" --replicas {replicas}" if replicas else "")
@@ -84,5 +84,7 @@ def command(seeds: str, replicas: int | None, jobs: int, minutes: float | None, 
             click.echo(f"\r{done} of {len(todo)} seeds", nl=False)
         if until and time.monotonic() > until:
             break
-    click.echo(("\r" if terminal else "") + f"{done} seeds from {todo[0]} on, {packets} packets agreed: every promise held")
+    click.echo(
+        ("\r" if terminal else "") + f"{done} seeds from {todo[0]} on, {packets} packets agreed: every promise held"
+    )
     return 0

@@ -1,9 +1,8 @@
 """Delay from capture to stable, measured in batches.
 
-The replica notes now and then how far its capture stream was (`captured`); when packets become
-stable (`stable`), each one's delay is the time since the first note that covers its position.
-The notes are as far apart as the main loop's turns, so a delay is never reported too small by
-more than one turn; for live captures the packet's own time stamp is used instead, which is exact.
+A live packet carries the time at which it came.  For packets read from a file the replica notes at
+every turn of its main loop how far the capture stream is (`captured`): a packet counts from the
+last turn that had not seen it yet, so a delay is never reported too small, and too large by at most one turn.
 """
 
 from __future__ import annotations
@@ -51,12 +50,14 @@ class DelayMeter:
 
     def __init__(self) -> None:
         self.histogram = Histogram()
-        self._notes: deque[tuple[int, int]] = deque(maxlen=MAX_NOTES)  # head, monotonic ns
+        self._notes: deque[tuple[int, int]] = deque(maxlen=MAX_NOTES)  # head, monotonic ns of the turn before
+        self._turn_ns = 0
 
     def captured(self, head: int, now_ns: int) -> None:
         """At `now_ns` (monotonic) everything below position `head` was captured."""
         if not self._notes or head > self._notes[-1][0]:
-            self._notes.append((head, now_ns))
+            self._notes.append((head, self._turn_ns or now_ns))
+        self._turn_ns = now_ns
 
     def stable(self, positions: I64, now_ns: int) -> None:
         """The packets at `positions` (int64, of this replica's stream) are stable at `now_ns`."""

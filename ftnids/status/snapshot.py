@@ -7,7 +7,6 @@ the peers, and is all that the status commands know.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -52,4 +51,4 @@ def write(path: Path, snapshot: Snapshot) -> None:
     """Replace `path` by `snapshot` in one step, so that a reader never sees half of it."""
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(snapshot.json() + b"\n")
-    os.replace(temporary, path)
+    temporary.replace(path)

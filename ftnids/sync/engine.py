@@ -129,6 +129,11 @@ class Engine:
         if self.member is not None:
             self.member.fed = max(self.member.fed, seq)
 
+    def all_stable(self) -> bool:
+        """Whether every member is known to call the whole ended stream stable."""
+        member = self.member
+        return member is not None and member.ends_at is not None and min(member.peer_stable.values()) >= member.ends_at
+
     def end_of_stream(self) -> None:
         """The local capture stream ends at its head."""
         self._ended = True
@@ -253,7 +258,9 @@ class Engine:
                 self._fail(f"member {member} was restarted: the view is lost")
                 return
             if now_ns - peer.heard_ns > LOST_AFTER * self.settings.timers.failure:
-                self._fail(f"member {member} has been silent for {(now_ns - peer.heard_ns) / 1e9:.1f} s: the view is lost")
+                self._fail(
+                    f"member {member} has been silent for {(now_ns - peer.heard_ns) / 1e9:.1f} s: the view is lost"
+                )
                 return
 
     def _left(self, message: Leave) -> None:

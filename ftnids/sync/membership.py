@@ -133,7 +133,9 @@ class Membership:
 
     def alive(self, now_ns: int) -> list[int]:
         """The other members heard within the failure timeout."""
-        return [m for m, p in self.peers.items() if p.incarnation and now_ns - p.heard_ns < self._settings.timers.failure]
+        return [
+            m for m, p in self.peers.items() if p.incarnation and now_ns - p.heard_ns < self._settings.timers.failure
+        ]
 
     def enter(self, members: tuple[int, ...]) -> None:
         """The first view is there, with `members`."""
@@ -208,7 +210,9 @@ class Membership:
                 install.tolerance_ns[member] = answer.tolerance_ns
         absent = [m for m in self.peers if m not in ready]
         if absent:
-            self.out.append(Note("warning", "started_without", {"members": absent, "setting": "cluster.join_timeout_s"}))
+            self.out.append(
+                Note("warning", "started_without", {"members": absent, "setting": "cluster.join_timeout_s"})
+            )
         return install
 
     def _position(self, cut_ns: int) -> int:
@@ -228,7 +232,9 @@ class Membership:
         elif self.members.get(message.sender) == message.incarnation:
             pass  # a late one: INSTALL is on its way
         elif self.members:
-            self._refuse(message.sender, "the set is running; a replica that comes later can not join yet: restart the set")
+            self._refuse(
+                message.sender, "the set is running; a replica that comes later can not join yet: restart the set"
+            )
         elif message.ready and self._history is not None:
             peer.joined, peer.ready = True, message
         elif self._history is None:
@@ -243,7 +249,9 @@ class Membership:
 
     def _differing(self, config: str) -> str:
         mine, theirs = set(self._settings.config.split("\n")), set(config.split("\n"))
-        return ", ".join([*(f"{x} there" for x in sorted(theirs - mine)), *(f"{x} here" for x in sorted(mine - theirs))])
+        return ", ".join(
+            [*(f"{x} there" for x in sorted(theirs - mine)), *(f"{x} here" for x in sorted(mine - theirs))]
+        )
 
     def history(self, message: History, now_ns: int) -> None:
         """The founder's packets: find them here and answer, or learn that this replica is not wanted."""

@@ -14,6 +14,7 @@ reported it is therefore held below the first of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -30,7 +31,7 @@ FULL: Final = 4_096  # packets that make a report due at once
 
 def cluster_hashes(hashes: U64, k: int) -> U64:
     """XXH3-64 over each k packet hashes (little-endian); `hashes` has a multiple of k elements."""
-    data = memoryview(np.ascontiguousarray(hashes, dtype="<u8")).cast("B")
+    data = np.ascontiguousarray(hashes, dtype="<u8").tobytes()
     step = 8 * k
     digest = xxhash.xxh3_64_intdigest
     return np.fromiter(
@@ -174,7 +175,7 @@ class Reporter:
         edges = np.flatnonzero(np.diff(repeats)) + 1
         made = []
         bounds = [0, *edges.tolist(), len(repeats)]
-        for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+        for low, high in pairwise(bounds):
             a, b = low * k, high * k
             report = Report(self._settings.me, self._settings.incarnation, view, position=first + a)
             if repeats[low]:

@@ -4,7 +4,7 @@ Theory of operation.  A heap holds what happens next: a message arrives, an engi
 comes.  Each replica reads a prepared capture stream through the clock that the weather gave it.
 The ring is a table from slot references to *true* packet indices, so every packet can be traced
 to the wire.  After each step the promises are checked against that truth; one that does not hold
-raises `Broken`, whose text holds the command that replays the run.
+raises `BrokenPromiseError`, whose text holds the command that replays the run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BOUND = 20 * MS  # T
 SETTLE = 10_000 * MS  # after the last packet everything must be stable within this
 
 
-class Broken(AssertionError):
+class BrokenPromiseError(AssertionError):
     """A promise did not hold."""
 
 
@@ -146,7 +146,7 @@ class Simulation:
         heapq.heappush(self._heap, (at, self._count, r, message))
 
     def run(self) -> Result:
-        """Run to the end of the agreed stream; raises Broken."""
+        """Run to the end of the agreed stream; raises BrokenPromiseError."""
         limit = self._last_ns + SETTLE
         while self._heap and not all(x.ended for x in self.replicas):
             self.now, _, r, message = heapq.heappop(self._heap)
@@ -251,7 +251,8 @@ class Simulation:
 
     def _broken(self, what: str) -> None:
         w = self.weather
-        raise Broken(f"seed {w.seed}: {what}\nreplay: ftnids simulate --seeds {w.seed}:{w.seed} --replicas {w.replicas}")
+        replay = f"ftnids simulate --seeds {w.seed}:{w.seed} --replicas {w.replicas}"
+        raise BrokenPromiseError(f"seed {w.seed}: {what}\nreplay: {replay}")
 
     def _where(self, r: int) -> str:
         x = self.replicas[r]
@@ -317,7 +318,7 @@ class Simulation:
         """Once per real occurrence; between the largest replica's count and the union where ambiguous."""
         captured = self._captured()
         union = np.unique(np.concatenate(captured))
-        values, group = np.unique(self.link.hash, return_inverse=True)
+        _, group = np.unique(self.link.hash, return_inverse=True)
         order = np.lexsort((self.link.time_ns, group))
         gaps = np.diff(self.link.time_ns[order])
         fresh = np.r_[True, (np.diff(group[order]) != 0) | (gaps > self._tolerance())]
@@ -378,5 +379,5 @@ class Simulation:
 
 
 def simulate(seed: int, replicas: int | None = None) -> Result:
-    """Run one seed; raises Broken when a promise does not hold."""
+    """Run one seed; raises BrokenPromiseError when a promise does not hold."""
     return Simulation(draw(seed, replicas)).run()

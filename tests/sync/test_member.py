@@ -15,7 +15,9 @@ def member(me: int = 1, members: int = 2, agreed_slots: int = 1 << 18) -> Member
     return Member(settings, VIEW, tuple(range(members)), 0, 0)
 
 
-def decision(number: int, first_seq: int, holders: list[int], places: dict[int, list[int]], members: int = 3) -> Decision:
+def decision(
+    number: int, first_seq: int, holders: list[int], places: dict[int, list[int]], members: int = 3
+) -> Decision:
     n = len(holders)
     d = Decision(0, 1, VIEW, number=number, first_seq=first_seq, members=members)
     d.time_us = np.arange(first_seq, first_seq + n, dtype=np.int64)

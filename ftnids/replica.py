@@ -1,0 +1,488 @@
+"""One replica: how a packet travels from the wire to an alert.
+
+This is the composition root, the only module that knows all the rooms:
+
+    link -> capture -> ring -> sync -> agreed index -> feed -> IDS -> alerts
+
+1. The capture thread copies the packet from the link into the ring and hashes it.
+2. The main loop lets the engine read the new hashes and times; it reports them to the coordinator.
+3. The coordinator's decision gives the packet its place; its bytes go to those who lost it.
+4. When this replica has it, it enters the agreed index; when all have it, it is stable.
+5. The feed threads hand stable packets to the IDS; the slot is free when everybody is past it.
+6. What the IDS logs gets an id, goes to the coordinator, and leaves the set once.
+
+The main loop decides nothing: it carries events to the engine and actions from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from types import FrameType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ftnids import __version__, core, limits, log
+from ftnids.alerts.dedup import Deduplicator
+from ftnids.alerts.desk import Desk
+from ftnids.alerts.identity import Identifier
+from ftnids.alerts.outputs import JsonLines, Output, Stdout, Syslog, known_ids
+from ftnids.alerts.readers import Record
+from ftnids.capture import CaptureThread, open_capture
+from ftnids.config import Config
+from ftnids.core import PacketBatch, Ring
+from ftnids.errors import FtnidsError
+from ftnids.feed import Feed, Hashes, Ids, PcapFile
+from ftnids.peers import keys
+from ftnids.peers.transport import Transport
+from ftnids.status import snapshot
+from ftnids.status.delay import DelayMeter
+from ftnids.sync.actions import Action, End, Fail, Free, Note, Publish, Push, Send, Stable, Start, Store
+from ftnids.sync.engine import Engine
+from ftnids.sync.membership import State
+from ftnids.sync.messages import Alert, Bytes, Leave, Message, Status, View
+from ftnids.sync.settings import MS, Settings, Timers
+from snort_adapter.launchers import launcher
+
+EPOCH_NS: Final = time.time_ns() - time.monotonic_ns()
+MAX_WAIT_S: Final = 0.02  # the main loop looks around at least that often
+STATUS_S: Final = 1.0
+ALERTS_S: Final = 0.05
+FINISH_S: Final = 120.0  # after the end of the stream: for the IDS to end and the alerts to leave
+STOP_S: Final = 10.0  # after a signal: for the other members to end their streams, too
+LINGER_S: Final = 2.0  # for the others to see the end
+
+STATES: Final = {
+    State.SEEKING: "waiting",
+    State.FOUNDING: "waiting",
+    State.RUNNING: "running",
+    State.ENDED: "running",
+    State.FAILED: "failed",
+}
+
+
+class Replica:
+    """One replica, built from its configuration; `run` returns the exit status."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.name = config.replica.name
+        self.names = [member.name for member in config.cluster.member]
+        self.me = config.me
+        self.incarnation = time.time_ns()
+        self._log = log.get("replica", replica=self.name)
+        self._stopped_at = 0.0  # monotonic time of the first signal
+        self._reason = ""
+        self._ended = False  # the agreed stream is complete, and stable
+        self._capture_ended = False
+        self._positions = np.empty(0, np.int64)  # own packets that are published and not stable, by place ...
+        self._seqs = np.empty(0, np.int64)  # ... and seq
+        self._status_at = self._alerts_at = 0.0
+        self._delay = DelayMeter()
+        self._warnings: list[str] = []
+        self._identifiers: dict[int, Identifier] = {}  # by run of the IDS
+        self._read: set[int] = set()  # runs that have ended and are read to their end
+        self._open()
+
+    def _open(self) -> None:
+        """Everything that can be refused is refused here, before the first packet: one clear line."""
+        config = self.config
+        for directory in (config.replica.log_dir, config.replica.run_dir):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        identity = keys.identify(
+            config.cluster.name,
+            config.cluster.secret_file,
+            config.cluster.key_file,
+            [member.public_key for member in config.cluster.member],
+            self.me,
+            loopback=config.loopback,
+        )
+        self.capture = open_capture(config.capture)
+        self.ring = Ring.create(
+            f"{config.cluster.name}-{self.name}",
+            slots=config.ring.slots,
+            arena_bytes=config.ring.arena_bytes,
+            recovered_slots=config.ring.slots,
+            recovered_bytes=config.ring.recovered_bytes,
+            agreed_slots=config.ring.slots,
+            linktype=self.capture.linktype,
+            snaplen=self.capture.snaplen,
+            seed=identity.seed,
+            group=config.ring.group or None,
+        )
+        self.transport = Transport(
+            self.me,
+            [member.address for member in config.cluster.member],
+            cluster_id=identity.cluster_id,
+            keys=identity.keys,
+            names=self.names,
+        )
+        self.engine = Engine(self._settings(), self.ring, self._now_ns())
+        self.feed, self.ids, self._hashes = self._make_feed()
+        self.desk = self._make_desk()
+        self.thread = CaptureThread(self.capture, self.ring, wake=self.transport.wake)
+
+    def _settings(self) -> Settings:
+        config = self.config
+        shared = {
+            "cluster.member": " ".join(f"{m.name}={m.address}" for m in config.cluster.member),
+            "capture.bpf": config.capture.bpf,
+            "capture.snaplen": config.capture.snaplen,
+            "capture.from_start": config.capture.from_start,
+            "link type": self.capture.linktype,
+            **{f"sync.{key}": value for key, value in config.sync.model_dump().items()},
+        }
+        text = "\n".join(f"{key} = {value}" for key, value in shared.items())
+        sync = config.sync
+        return Settings(
+            me=self.me,
+            members=len(self.names),
+            incarnation=self.incarnation,
+            k=sync.k,
+            l=sync.l,
+            max_desync=sync.max_desync,
+            reorder_ns=sync.reorder_us * 1000,
+            reorder_places=sync.reorder_places,
+            aligner=sync.aligner,
+            wait_for_all=config.cluster.wait_for_all,
+            from_start=config.capture.from_start,
+            digest=hashlib.blake2b(text.encode(), digest_size=16).digest(),
+            config=text,
+            agreed_slots=self.ring.agreed_slots,
+            timers=Timers(
+                report=sync.report_ms * MS,
+                idle_report=max(sync.report_ms, sync.delay_ms // 4) * MS,
+                join=int(config.cluster.join_timeout_s * 1000) * MS,
+            ),
+        )
+
+    def _make_feed(self) -> tuple[Feed, Ids | None, Hashes | None]:
+        config, feed = self.config, Feed(self.ring)
+        ids = hashes = None
+        if config.feed.ids != "none":
+            program = launcher(config.feed.ids, config.feed.ids_binary, config.feed.ids_config, config.feed.rules)
+            program.validate(config.replica.log_dir / "ids")
+            ids = Ids(self.ring, program, config.replica.run_dir, config.replica.log_dir)
+            feed.add(ids)
+        if path := config.in_log_dir(config.feed.agreed_pcap):
+            feed.add(PcapFile(self.ring, path))
+        if path := config.in_log_dir(config.feed.hashes):
+            hashes = Hashes(self.ring, path)
+            feed.add(hashes)
+        return feed, ids, hashes
+
+    def _make_desk(self) -> Desk:
+        settings = self.config.alerts
+        outputs: list[Output] = []
+        known: list[str] = []
+        if path := self.config.in_log_dir(settings.output):
+            known = list(known_ids(path))
+            outputs.append(JsonLines(path))
+        outputs += [Stdout()] if settings.stdout else []
+        outputs += [Syslog()] if settings.syslog else []
+        eve = self.config.in_log_dir(settings.eve_output)
+        deduplicator = Deduplicator(hold_ms=settings.hold_ms, known=known)
+        return Desk(self.me, self.names, self._header, deduplicator, outputs, [JsonLines(eve)] if eve else [])
+
+    # -- the loop -----------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until the agreed stream ends or a signal comes; the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        try:
+            self.feed.start()  # the IDS is up before the first packet
+            if not self.config.capture.from_start:
+                self.thread.start()
+            self._log.info("replica_up", members=self.names, implementation=core.IMPL, pid=os.getpid())
+            while not self._ended and not self._reason and not self._overdue():
+                self._turn()
+            if self._ended:
+                self._finish()
+            return 1 if self._reason else 0
+        except FtnidsError as error:
+            self._reason = str(error)
+            raise
+        finally:
+            self._close()
+
+    def _turn(self) -> None:
+        """Look around once: messages in, everything that is due, actions out."""
+        now = self._now_ns()
+        wait_s = min((self.engine.deadline_ns() - now) / 1e9, MAX_WAIT_S)
+        for message in self.transport.receive(max(wait_s, 0.0)):
+            self._receive(message)
+        self._delay.captured(self.ring.head, time.monotonic_ns())
+        if self.thread.ended and not self._capture_ended:
+            self._capture_ended = True
+            self.engine.end_of_stream()
+        self.engine.fed(self.ring.fed)
+        self.engine.tick(self._now_ns())
+        self._carry_out()
+        self._look_after(time.monotonic())
+
+    def _receive(self, message: Message) -> None:
+        match message:
+            case Alert():
+                for member, answer in self.desk.arrived(message, time.monotonic_ns()):
+                    self.transport.send(member, answer)
+            case Status():
+                pass
+            case _:
+                self.engine.receive(message, self._now_ns())
+
+    def _carry_out(self) -> None:
+        """Carry out what the engine asks for, until it asks for nothing more."""
+        while actions := self.engine.actions():
+            for action in actions:
+                self._act(action)
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Send():
+                self.transport.send(action.member, action.message)
+            case Push():
+                self._push(action)
+            case Store():
+                self._store(action)
+            case Publish():
+                self.ring.publish_agreed(action.first_seq, action.refs, action.time_us, action.flags)
+                own = np.flatnonzero(action.refs < core.RECOVERED)
+                self._positions = np.concatenate([self._positions, action.refs[own]])
+                self._seqs = np.concatenate([self._seqs, own + action.first_seq])
+            case Stable():
+                self._stable(action.seq)
+            case Free():
+                if action.position >= 0:
+                    self.ring.free_captured(action.position)
+                self.ring.free_recovered(action.recovered)
+            case Start():
+                self._start(action)
+            case End():
+                self.ring.set_end()
+                self._ended = True
+            case Note():
+                getattr(self._log, action.level)(action.event, **action.facts)
+            case Fail():
+                self._reason = action.reason
+
+    # -- what the engine asks for ------------------------------------------------------------------
+
+    def _push(self, push: Push) -> None:
+        batch = self.ring.gather(push.refs)
+        message = Bytes(self.me, self.incarnation, push.view, push.seq, batch.hash, batch.caplen, batch.wirelen)
+        message.data = batch.data
+        for part in split_bytes(message):
+            self.transport.send(push.member, part)
+
+    def _store(self, store: Store) -> None:
+        message, wanted = store.message, store.mask.astype(bool)
+        batch = PacketBatch(message.hash, message.caplen, message.wirelen, message.data)
+        if not wanted.all():
+            batch = select(batch, wanted)
+        refs = self.ring.store_recovered(batch)
+        self.engine.stored(message.seq[wanted], batch.hash, refs, self._now_ns())
+
+    def _stable(self, seq: int) -> None:
+        self.ring.set_stable(seq)
+        count = int(np.searchsorted(self._seqs, seq))
+        positions, self._positions, self._seqs = self._positions[:count], self._positions[count:], self._seqs[count:]
+        if count == 0:
+            return
+        if self.config.capture.interface:
+            times = self.ring.times(int(positions.min()), int(positions.max()) + 1)[positions - positions.min()]
+            self._delay.histogram.add((self._now_ns() - times) / 1e6)
+        else:
+            self._delay.stable(positions, time.monotonic_ns())
+
+    def _start(self, start: Start) -> None:
+        self._log.info(
+            "view",
+            number=start.view.number,
+            coordinator=self.names[start.view.coordinator],
+            members=[self.names[m] for m in start.members],
+            seq=start.seq,
+        )
+        self.desk.start(start.view.coordinator, start.members)
+        if self.config.capture.from_start:
+            self.thread.start()
+        elif start.position > self.ring.tail:
+            self.ring.free_captured(start.position)
+
+    # -- alerts and status ------------------------------------------------------------------------------
+
+    def _look_after(self, now: float) -> None:
+        if now - self._alerts_at >= ALERTS_S:
+            self._alerts_at = now
+            self._alerts()
+        if now - self._status_at >= STATUS_S:
+            self._status_at = now
+            self._write_status()
+
+    def _alerts(self) -> None:
+        now, fed, ended = time.monotonic_ns(), self.ring.fed, True
+        if self.ids is not None:
+            fed = self.ids.position
+            ended = self.ids.ended  # before reading: what it logged until then is read below
+            self.desk.raised(self._read_ids(self.ids), now)
+        self.desk.progress(fed, final=self.ring.ended and ended)
+        for member, message in self.desk.tick(now):
+            self.transport.send(member, message)
+
+    def _read_ids(self, ids: Ids) -> list[Record]:
+        """What every run of the IDS has logged since the last time, alerts with their ids."""
+        records: list[Record] = []
+        for run in ids.runs:
+            if run.number in self._read:
+                continue
+            ended = run.ended
+            identifier = self._identifiers.get(run.number)
+            if identifier is None and (run.base_us or ended):
+                identifier = Identifier(self.name, run.base_seq, run.base_us)
+                self._identifiers[run.number] = identifier
+            if identifier is None:
+                continue
+            identifier.view = self.engine.view.number
+            logged = run.reader.poll(final=ended)
+            records += [identifier.identify(r) if r["event_type"] == "alert" else r for r in logged]
+            if ended:
+                run.reader.close()
+                self._read.add(run.number)
+                del self._identifiers[run.number]
+        return records
+
+    def _finish(self) -> None:
+        """The stream is complete: let the feed end, and the last alerts leave the set."""
+        deadline = time.monotonic() + FINISH_S
+        while time.monotonic() < deadline and not self._reason and not (self.feed.join(0) and self.desk.done):
+            self._turn()
+        for error in self.feed.errors:
+            self._reason = self._reason or str(error)
+        until = time.monotonic() + LINGER_S
+        while time.monotonic() < until and not self.engine.all_stable():
+            self._turn()
+
+    def _write_status(self, state: str = "") -> None:
+        snapshot.write(self.config.replica.log_dir / "status.json", self._snapshot(state))
+
+    def _snapshot(self, state: str) -> snapshot.Snapshot:
+        member, view = self.engine.member, self.engine.view
+        record = snapshot.Snapshot(
+            name=self.name,
+            state=state or ("failed" if self._reason else STATES[self.engine.state]),
+            reason=self._reason,
+            pid=os.getpid(),
+            time=time.time(),
+            version=__version__,
+            implementation=core.IMPL,
+            warnings=self._warnings,
+        )
+        record.ring = self.ring.stats()
+        record.peers = dict(self.transport.counters)
+        record.counters |= {
+            "captured": self.thread.captured,
+            "kernel_drops": self.thread.kernel_drops,
+            "ring_drops": self.thread.ring_drops,
+            "injected_drops": self.thread.injected_drops,
+            "alerts": self.desk.alerts,
+            "delay_p50_ms": round(self._delay.histogram.percentile(0.5), 3),
+            "delay_p99_ms": round(self._delay.histogram.percentile(0.99), 3),
+        }
+        if self._hashes is not None:
+            record.stream_sha256 = self._hashes.stream_sha256
+        if member is None:
+            return record
+        record.view = {"lineage": view.lineage, "number": view.number, "incarnation": view.incarnation}
+        record.coordinator = self.names[view.coordinator]
+        record.members = [self.names[m] for m in self.engine.members]
+        record.set = self.desk.counters() if view.coordinator == self.me else {}
+        record.seq = {"decided": member.window.end, "acked": member.acked, "stable": member.stable, "fed": member.fed}
+        record.counters |= {
+            "recovered": member.recovered,
+            "lost": member.lost,
+            "agreed": member.stable,
+            "clamped": member.clamped,
+        }
+        if member.last is not None:
+            for key in ("ambiguous", "late", "desync_level", "max_desync"):
+                record.counters[key] = getattr(member.last, key)
+            record.rounds, record.dirty_rounds = member.last.rounds, member.last.dirty_rounds
+        return record
+
+    # -- the rest ----------------------------------------------------------------------------------------
+
+    def _now_ns(self) -> int:
+        """The capture clock: it does not step, and live packets are stamped on it."""
+        return self.capture.clock_ns() if self.config.capture.interface else time.monotonic_ns() + EPOCH_NS
+
+    def _header(self) -> tuple[int, int, View]:
+        return self.me, self.incarnation, self.engine.view
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stopped_at:
+            self._reason = self._reason or "stopped by a second signal before the stream was complete"
+        self._stopped_at = self._stopped_at or time.monotonic()
+        self.thread.stop()
+        self.transport.wake()
+
+    def _overdue(self) -> bool:
+        """After a signal: whether the others go on without an end in sight, so that this replica leaves."""
+        if not self._stopped_at:
+            return False
+        waiting = self.engine.member is None
+        return waiting or time.monotonic() - self._stopped_at > STOP_S
+
+    def _close(self) -> None:
+        self.thread.stop()
+        self.thread.join()
+        if not self._ended:
+            for member in self.engine.members:
+                if member != self.me:
+                    leave = Leave(self.me, self.incarnation, self.engine.view, self._reason or "stopped")
+                    self.transport.send(member, leave)
+        self.feed.stop()
+        self._alerts()
+        self.desk.close()
+        self._write_status("failed" if self._reason else "ended")
+        self.transport.close(flush_s=0.5)
+        self.capture.close()
+        self.ring.close(unlink=True)
+        if self._reason:
+            self._log.error("replica_failed", reason=self._reason)
+        else:
+            self._log.info("replica_down")
+
+
+def split_bytes(message: Bytes) -> list[Bytes]:
+    """A BYTES message as several of at most MAX_BYTES_DATA bytes of frames each."""
+    ends = np.cumsum(message.caplen.astype(np.int64))
+    parts, first = [], 0
+    while first < len(ends):
+        base = int(ends[first - 1]) if first else 0
+        last = max(int(np.searchsorted(ends, base + limits.MAX_BYTES_DATA, side="right")), first + 1)
+        part = slice(first, last)
+        parts.append(
+            Bytes(
+                message.sender,
+                message.incarnation,
+                message.view,
+                message.seq[part],
+                message.hash[part],
+                message.caplen[part],
+                message.wirelen[part],
+                message.data[base : int(ends[last - 1])],
+            )
+        )
+        first = last
+    return parts
+
+
+def select(batch: PacketBatch, wanted: NDArray[np.bool_]) -> PacketBatch:
+    """The packets of `batch` that `wanted` marks."""
+    owner = np.repeat(wanted, batch.caplen)
+    data = np.frombuffer(batch.data, np.uint8)[owner].tobytes()
+    return PacketBatch(batch.hash[wanted], batch.caplen[wanted], batch.wirelen[wanted], data)
