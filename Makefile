@@ -22,7 +22,7 @@ lint: build ## ruff and mypy --strict
 	@$(PYTHON) -m mypy
 
 demo: build ## two lossy replicas, a real Suricata each, one clean alert stream; ends with an error if they disagree
-	@scripts/demo.sh
+	@.venv/bin/ftnids lab -n 2 --loss 0.05 --reference -o demo-out
 
 bench: build ## the numbers of bench/README.md; ARGS="align" runs one of them
 	@$(PYTHON) -m bench $(ARGS)
