@@ -56,6 +56,10 @@ def until(done: Callable[[], bool], *transports: Transport) -> list[Message]:
     return messages
 
 
+def received(transport: Transport, count: int) -> Callable[[], bool]:
+    return lambda: transport.counters["messages_received"] == count
+
+
 def meet(*transports: Transport) -> None:
     """Let all find all."""
     count = len(transports)
@@ -209,6 +213,28 @@ def test_ipv6(made: list[Transport]) -> None:
     assert until(lambda: made[1].counters["messages_received"] == 1, *made) == [ack(0)]
 
 
+def test_the_newest_common_version_is_spoken(monkeypatch: pytest.MonkeyPatch, made: list[Transport]) -> None:
+    """A peer of which nothing is known is spoken to in the older version; once heard, in what it speaks."""
+    monkeypatch.setitem(wire.VERSIONS, 2, wire.VERSIONS[1])
+    monkeypatch.setattr(wire, "PROTOCOL", 2)
+    addresses = free_addresses(2)
+    with zmq.Context() as context, context.socket(zmq.PULL) as peer, intruder(addresses[0]) as push:
+        peer.bind(addresses[1])
+        made.append(Transport(0, addresses, cluster_id=ID))
+        until(lambda: made[0].connected(1), made[0])
+        message, versions = ack(0), []
+        for newest in (2, 1, 3):
+            assert made[0].send(1, message)
+            versions.append(peer.recv()[wire.VERSION_AT])
+            heard = bytearray(wire.encode(ack(1), ID, 1))
+            heard[wire.NEWEST_AT] = newest
+            push.send(heard)
+            until(received(made[0], len(versions)), made[0])
+        assert made[0].send(1, message)
+        versions.append(peer.recv()[wire.VERSION_AT])
+    assert versions == [1, 2, 1, 2]
+
+
 # -- what is not accepted ---------------------------------------------------------------------------
 
 
@@ -258,6 +284,14 @@ def test_a_key_that_is_no_members_is_refused(made: list[Transport]) -> None:
         push.send(wire.encode(ack(1), ID))
         assert until(lambda: made[0].counters["rejected_keys"] >= 1, made[0]) == []
     assert made[0].counters["messages_received"] == 0
+
+
+def test_this_replicas_own_key_is_no_peers(made: list[Transport]) -> None:
+    addresses, pairs = free_addresses(2), curve(2)
+    made.append(Transport(0, addresses, cluster_id=ID, keys=pairs[0]))
+    with intruder(addresses[0], pairs[0], pairs[0].members[0]) as push:
+        push.send(wire.encode(ack(1), ID))
+        assert until(lambda: made[0].counters["rejected_keys"] >= 1, made[0]) == []
 
 
 def test_no_key_is_refused(made: list[Transport]) -> None:

@@ -93,6 +93,10 @@ def test_other_clusters_and_other_versions_are_told_apart() -> None:
     with pytest.raises(wire.ProtocolVersionError, match="speaks protocol 9") as raised:
         wire.decode(prefix(Kind.ACK, 9, 10) + common(), ID)
     assert (raised.value.version, raised.value.newest) == (9, 10)
+    with pytest.raises(WireError, match="has no such message"):
+        wire.decode(prefix(Kind.ACK, newest=0) + common(), ID)  # newer than the newest that its sender speaks
+    with pytest.raises(WireError, match="unknown kind 99"):
+        wire.decode(prefix(99) + common(), ID)  # type: ignore[arg-type]
     with pytest.raises(WireError, match="no ftnids message"):
         wire.decode(b"GET / HTTP/1.1\r\n\r\n", ID)
 
