@@ -8,7 +8,6 @@ starts an IDS for longer than a version or configuration check.
 from __future__ import annotations
 
 import abc
-import glob
 import hashlib
 import os
 import re
@@ -18,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
-from ftnids.alerts.readers import AlertReader, EveReader, SnortJsonReader
+from ftnids.alerts.readers import AlertReader as AlertReader  # for those who start an IDS
+from ftnids.alerts.readers import EveReader, SnortJsonReader
 from ftnids.errors import ConfigError, FeedError
 from ftnids.limits import IDS_CHECK_S
 
@@ -104,7 +104,7 @@ class IdsLauncher(abc.ABC):
             if found := shutil.which(candidate):
                 return Path(found).resolve()
         wanted = binary or self.name
-        raise FeedError(f"{self.name}: no program {wanted!r} that can be run; {self.cure}, or name it in feed.ids_binary")
+        raise FeedError(f"{self.name}: no program {wanted!r} to run; {self.cure}, or name it in feed.ids_binary")
 
     def _version(self) -> str:
         _, output = self._ask([str(self.binary), "-V"])
@@ -139,7 +139,7 @@ class Suricata(IdsLauncher):
     alert_file = "eve.json"
     cure = "install suricata 7 (Debian 12: apt-get install -t bookworm-backports suricata)"
     shipped_config = HERE / "suricata" / "suricata.yaml"
-    event_rule_folders: ClassVar = ("/etc/suricata/rules", "/usr/share/suricata/rules", "/usr/local/share/suricata/rules")
+    event_rule_folders: ClassVar = ("/etc/suricata/rules", "/usr/share/suricata/rules")
 
     def command(self, source: Path, log_dir: Path) -> list[str]:
         return [*self._common(log_dir), "--runmode", "single", "-k", "none", "-r", str(source)]
@@ -153,8 +153,9 @@ class Suricata(IdsLauncher):
     def _common(self, log_dir: Path) -> list[str]:
         command = [str(self.binary), "-c", str(self.config), "-l", str(log_dir), "-S", str(log_dir / "ids.rules")]
         if self.config == self.shipped_config:
-            for key in ("classification", "reference"):
-                command += ["--set", f"{key}-{'config-' * (key == 'reference')}file={self.config.with_name(key)}.config"]
+            folder = self.config.parent
+            command += ["--set", f"classification-file={folder / 'classification.config'}"]
+            command += ["--set", f"reference-config-file={folder / 'reference.config'}"]
         return command
 
     def _candidates(self) -> list[str]:
@@ -162,8 +163,8 @@ class Suricata(IdsLauncher):
 
     def _default_rules(self) -> list[Path]:
         for folder in self.event_rule_folders:
-            if found := sorted(glob.glob(f"{folder}/*-events.rules")):
-                return [*map(Path, found), RULES / "suricata.rules"]
+            if found := sorted(Path(folder).glob("*-events.rules")):
+                return [*found, RULES / "suricata.rules"]
         return [RULES / "suricata.rules"]
 
     def _parse_version(self, output: str) -> str | None:
@@ -193,7 +194,8 @@ class Snort(IdsLauncher):
         return [*self._common(log_dir), "-T"]
 
     def _common(self, log_dir: Path) -> list[str]:
-        command = [str(self.binary), "-q", "-U", "-s", "65535", "-c", str(self.config), "-l", str(log_dir), "-R", str(log_dir / "ids.rules")]
+        command = [str(self.binary), "-q", "-U", "-s", "65535", "-c", str(self.config)]  # -s: it takes 1518 bytes else
+        command += ["-l", str(log_dir), "-R", str(log_dir / "ids.rules")]
         for folder in self._library_folders():
             if (folder / "daq").is_dir():
                 command += ["--daq-dir", str(folder / "daq")]

@@ -189,7 +189,9 @@ class Deduplicator:
         silent = [name for name in self._silent(entry) if name in entry.passed_ns]
         if silent and entry.warm:
             self.alerts_diverging += 1
-            log.warning("alert that only some replicas raised", id=alert_id, raised=sorted(entry.holders), silent=silent)
+            log.warning(
+                "alert that only some replicas raised", id=alert_id, raised=sorted(entry.holders), silent=silent
+            )
 
     def _remember(self, alert_id: str) -> None:
         self._done[alert_id] = None

@@ -66,7 +66,7 @@ class LineFollower:
     def _next_file(self) -> bool:
         """At the end of the open file: whether another one has taken its name."""
         try:
-            there = os.stat(self.path)
+            there = self.path.stat()
         except FileNotFoundError:
             return False
         if os.path.samestat(there, os.fstat(self._fd)):

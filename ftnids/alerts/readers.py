@@ -99,8 +99,7 @@ _SNORT_FLOW: Final = (
 
 def timestamp_us(record: Mapping[str, Any]) -> int:
     """A record's EVE timestamp in whole microseconds since the epoch; ValueError when it is none."""
-    moment = datetime.strptime(record["timestamp"], "%Y-%m-%dT%H:%M:%S.%f%z")
-    since = moment - _EPOCH
+    since = datetime.fromisoformat(record["timestamp"]) - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 

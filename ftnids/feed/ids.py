@@ -27,19 +27,18 @@ from pathlib import Path
 
 import structlog
 
-from ftnids.alerts.readers import AlertReader
 from ftnids.core import pcap_header
 from ftnids.errors import FeedError
 from ftnids.feed import tether
 from ftnids.feed.ring import AgreedRing
 from ftnids.feed.sinks import Sink, private_file, write_all
 from ftnids.limits import FEED_WAIT_S, IDS_BACKOFF_S, IDS_END_S, IDS_LAST_WORDS, IDS_START_S, IDS_TERM_S
-from snort_adapter.launchers import IdsLauncher
+from snort_adapter.launchers import AlertReader, IdsLauncher
 
 log = structlog.get_logger()
 
 
-class Died(Exception):
+class _DeathError(Exception):
     """The IDS is gone, or never came up."""
 
 
@@ -101,7 +100,9 @@ class Ids(Sink):
                 if self._drain():
                     self._end()
                     return
-            except (Died, BrokenPipeError) as death:
+            except BrokenPipeError:
+                self._bury("while it was fed")
+            except _DeathError as death:
                 self._bury(str(death))
             finally:
                 self._kill()
@@ -113,7 +114,7 @@ class Ids(Sink):
     # -- one run -------------------------------------------------------------------------------------
 
     def _launch(self) -> None:
-        """Start a run and open the FIFO to it; Died when it ends or hangs before it opens its end."""
+        """Start a run and open the FIFO to it; _DeathError when it ends or hangs before it opens its end."""
         number = 1 + max((int(found[1]) for found in map(_RUN.fullmatch, _names(self._log_dir)) if found), default=-1)
         log_dir = self._log_dir / f"run-{number}"
         try:
@@ -151,9 +152,9 @@ class Ids(Sink):
                 if error.errno != errno.ENXIO:  # nobody reads yet
                     raise
                 if run.process.poll() is not None:
-                    raise Died("before it opened its input") from None
+                    raise _DeathError("before it opened its input") from None
                 if self._stop.is_set() or time.monotonic() > deadline:
-                    raise Died(f"killed: its input was not open after {IDS_START_S:.0f} s") from None
+                    raise _DeathError(f"killed: its input was not open after {IDS_START_S:.0f} s") from None
                 time.sleep(0.005)
         self._fifo.unlink()
         write_all(run.fd, pcap_header(self.ring.linktype, self.ring.snaplen))
@@ -170,7 +171,7 @@ class Ids(Sink):
 
     def _idle(self) -> None:
         if self._current.process.poll() is not None:
-            raise Died("while it was fed")
+            raise _DeathError("while it was fed")
 
     def _end(self) -> None:
         """The stream has ended: let the IDS finish, with some force if need be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -24,7 +25,7 @@ def hash_lines(first_seq: int, hashes: NDArray[np.uint64], time_us: NDArray[np.i
     changes = np.flatnonzero(np.diff(seq_digits) | np.diff(time_digits)) + 1
     edges = [0, *changes.tolist(), len(seq)] if len(seq) else []
     blocks = []
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         part = slice(start, stop)
         blocks.append(
             np.hstack(

@@ -179,7 +179,8 @@ class Feed:
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait, at most `timeout_s` for each sink, until all have finished or failed; whether they have."""
-        return all([sink.join(timeout_s) for sink in self.sinks])
+        there = [sink.join(timeout_s) for sink in self.sinks]
+        return all(there)
 
     @property
     def errors(self) -> list[FeedError]:
@@ -210,5 +211,3 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
