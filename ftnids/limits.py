@@ -17,6 +17,15 @@ MIN_RING_SLOTS: Final = 1_024
 MAX_RING_SLOTS: Final = 1 << 26  # [ring.slots]; when full the capture drops and counts `ring_drops`
 MIN_ARENA_BYTES: Final = 1 << 20
 MAX_ARENA_BYTES: Final = 1 << 37  # [ring.arena_mb], [ring.recovered_mb]
+MIN_CAPTURE_BUFFER: Final = 1 << 16  # bytes of kernel buffer [capture.buffer_mb]; what does not fit is a kernel drop
+MAX_CAPTURE_BUFFER: Final = (1 << 31) - 1  # libpcap takes a C int
+CAPTURE_GUARD_NS: Final = 100_000  # a packet may show up this long after its stamp; a live watermark stays behind by it
+CAPTURE_RUN_PACKETS: Final = 65_536  # packets in one run of the capture thread
+CAPTURE_RUN_MS: Final = 50  # and its length: how long stopping may take
+MAX_CLOCK_OFFSET_NS: Final = 10**15  # injected clock error: eleven days [capture.clock_offset_us]
+MAX_DRIFT_PPM: Final = 1_000
+MAX_JITTER_NS: Final = 10**10  # ten seconds [capture.jitter_us]
+MAX_PPS: Final = 10**9  # packets/s of a replayed file [capture.pps]
 
 # -- sync ---------------------------------------------------------------------------------------
 MAX_CLUSTER: Final = 4_096  # k, packets [sync.k]
@@ -27,6 +36,7 @@ HISTORY_PACKETS: Final = 65_536  # decided packets remembered for late duplicate
 MAX_PENDING: Final = 1 << 20  # reported, undecided packets per member; more are not taken until decided, and resent
 MAX_UNSTABLE: Final = 262_144  # decided packets that not every member has acknowledged; then deciding waits
 MAX_EARLY: Final = 65_536  # pushed packets kept here that overtook their decision; more are dropped and fetched
+MAX_EARLY_REPORTS: Final = 64  # reports of one member kept while an earlier one is missing; more are resent
 MAX_FETCH: Final = 4_096  # seqs in one FETCH
 MAX_REPORTED: Final = 262_144  # packets that a member reports ahead of what is decided; then reporting waits
 MAX_LOG_DECISIONS: Final = 65_536  # decisions kept for repair; a member that far behind leaves the view

@@ -1,0 +1,139 @@
+"""The shared-memory file of a ring: made, locked, mapped and removed here, for both implementations.
+
+The owner holds an exclusive lock on the file for as long as it lives.  So a segment that a killed replica left behind
+is told from one in use, without process ids: the lock can be had, and the file is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import grp
+import mmap
+import os
+from pathlib import Path
+from typing import Final
+
+from ftnids import limits
+from ftnids.core import layout
+from ftnids.errors import RingError
+
+DIRECTORY: Final = Path("/dev/shm")
+PREFIX: Final = "ftnids-"
+
+
+def path_of(name: str) -> Path:
+    """Where the segment of ring `name` is.  RingError for a name that is no plain file name."""
+    if not name or "/" in name or "\0" in name or len(name.encode()) > limits.MAX_NAME:
+        raise RingError(f"ring name {name!r}: must be 1 to {limits.MAX_NAME} bytes without a slash")
+    return DIRECTORY / f"{PREFIX}{name}"
+
+
+class Segment:
+    """One mapped segment.  `memory` stays mapped for as long as anything refers to it."""
+
+    def __init__(self, path: Path, fd: int, size: int, writable: bool) -> None:
+        self.path = path
+        self.fd = fd
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        self.memory = mmap.mmap(fd, size, access=access)
+
+    def close(self, unlink: bool) -> None:
+        """Let go of the file, and with it of the owner's lock; `unlink` removes it."""
+        if unlink:
+            self.path.unlink(missing_ok=True)
+        os.close(self.fd)
+
+
+def create(name: str, size: int, mode: int, group: str | None) -> Segment:
+    """A new zeroed segment of `size` bytes, its memory reserved.  RingError if it is in use or there is no room."""
+    path = path_of(name)
+    fd = _create_locked(name, path)
+    try:
+        _share(fd, name, mode, group)
+        _reserve(fd, name, size)
+        return Segment(path, fd, size, True)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        os.close(fd)
+        raise
+
+
+def attach(name: str, readonly: bool) -> Segment:
+    """The segment that another process made.  RingError if there is none, or it is too short for a header."""
+    path = path_of(name)
+    flags = os.O_RDONLY if readonly else os.O_RDWR
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise RingError(f"ring {name}: {error.strerror}: {path}; is the replica running, and may you read it?") from None
+    size = os.fstat(fd).st_size
+    if size < layout.HEADER_BYTES:
+        os.close(fd)
+        raise RingError(f"ring {name}: {path} is too short for a header; it is no ftnids ring")
+    return Segment(path, fd, size, not readonly)
+
+
+def _create_locked(name: str, path: Path) -> int:
+    for _ in range(8):  # each turn ends, or somebody else made or removed the file meanwhile
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileExistsError:
+            _remove_stale(name, path)
+            continue
+        except OSError as error:
+            raise RingError(f"ring {name}: cannot create {path}: {error.strerror}") from None
+        if _lock(fd) and os.fstat(fd).st_nlink:
+            return fd
+        os.close(fd)
+    raise RingError(f"ring {name}: {path} is being made by another process; give this replica another name")
+
+
+def _remove_stale(name: str, path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RingError(f"ring {name}: {path} is there and not ours: {error.strerror}; remove it") from None
+    try:
+        if not _lock(fd):
+            raise RingError(f"ring {name}: {path} is in use by a running replica; stop it or choose another name")
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(fd).st_ino:
+                path.unlink()
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _share(fd: int, name: str, mode: int, group: str | None) -> None:
+    if group:
+        try:
+            os.fchown(fd, -1, grp.getgrnam(group).gr_gid)
+        except KeyError:
+            raise RingError(f"ring {name}: there is no group {group!r} [ring.group]") from None
+        except PermissionError:
+            raise RingError(f"ring {name}: may not give it to group {group!r} [ring.group]; join it or be root") from None
+    os.fchmod(fd, mode)
+
+
+def _reserve(fd: int, name: str, size: int) -> None:
+    """Take the memory now: a page that cannot be had later would kill the process in the middle of a packet."""
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.ENOMEM):
+            raise
+        needed = f"{size / 1e6:.0f} MB needed"
+        raise RingError(
+            f"ring {name}: not enough room in {DIRECTORY}: {needed}; lower ring.arena_mb or enlarge it"
+        ) from None
