@@ -19,9 +19,8 @@ from ftnids.lab.netns import PORT_MTU, Link
 from ftnids.lab.options import Options, prepare
 from ftnids.lab.processes import Children
 from ftnids.lab.progress import Voice, Watch
-from ftnids.lab.replicas import CLUSTER, SNAPLEN, Places, Set
+from ftnids.lab.replicas import SNAPLEN, Places, Set
 from ftnids.lab.traffic import Tap, Traffic, senders
-from ftnids.peers import keys
 
 ETHERNET: Final = 1
 TAP_PCAP: Final = "tap.pcap"  # in -o DIR: all that went over the hub
@@ -48,13 +47,7 @@ def run(options: Options, voice: Voice) -> dict[str, Any]:
     prepare(options.out)
     with _private_directory() as private, _interruptible():
         places = _places(options, private, voice)
-        outcome = Outcome()
-        try:
-            _operate(options, places, voice, outcome)
-        except UsageError:
-            raise
-        except FtnidsError as error:
-            outcome.reasons.append(str(error))
+        outcome = _operate(options, places, voice)
         return _judge(options, places, voice, outcome)
 
 
@@ -92,6 +85,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _places(options: Options, private: Path, voice: Voice) -> Places:
+    """Where the files of this run are; the capture file is generated when there is to be one and none is named."""
     out = options.out.resolve()
     if options.netns:
         return Places(out, private, None)
@@ -103,23 +97,17 @@ def _places(options: Options, private: Path, voice: Voice) -> Places:
     return Places(out, private, source)
 
 
-def _hash_seed(places: Places) -> int:
-    """The seed that the replicas of this run hash with."""
-    secret = places.private / "cluster.secret"
-    return keys.cluster_seed(keys.load_secret(secret) if secret.exists() else keys.public_secret(CLUSTER))
-
-
 # -- the run ---------------------------------------------------------------------------------------
 
 
-def _operate(options: Options, places: Places, voice: Voice, outcome: Outcome) -> None:
-    """Start everything, let the traffic pass, end everything; fills in `outcome`, also when it fails."""
+def _operate(options: Options, places: Places, voice: Voice) -> Outcome:
+    """Start everything, let the traffic pass, end everything.  What a replica or the traffic does wrong is a reason."""
     file = places.source or options.pcap
     played = scan.shape(file) if file else None
     if options.netns and played and played.linktype != ETHERNET:
         raise UsageError(f"{options.pcap}: holds no Ethernet frames, which is all that the hub carries; use --no-netns")
     quiet_s = limits.LAB_STALL_SECONDS + (played.longest_gap_s if played and options.pace == "file" else 0)
-    total = played.packets if played else None
+    outcome = Outcome()
     with contextlib.ExitStack() as stack:
         link = stack.enter_context(Link(options.names, senders(options), options.link)) if options.netns else None
         children = stack.enter_context(Children())
@@ -128,26 +116,21 @@ def _operate(options: Options, places: Places, voice: Voice, outcome: Outcome) -
             replicas.start(children)
             replicas.wait_running()
             voice.say(f"{options.replicas} replicas are ready; traffic starts")
-            with voice.watching(options.names, total) as watch:
+            with voice.watching(options.names, played.packets if played else None) as watch:
                 if link is not None:
-                    _send(options, link, children, replicas, watch, quiet_s, places, outcome)
+                    outcome.notes += _send(options, places, link, children, replicas, watch, quiet_s)
                     replicas.stop()
                 replicas.wait_while(lambda: not replicas.ended, quiet_s, watch)
-        finally:
-            outcome.statuses = {replica.name: replica.status() for replica in replicas.replicas}
+        except FtnidsError as error:
+            outcome.reasons.append(str(error))
+        outcome.statuses = {replica.name: replica.status() for replica in replicas.replicas}
+    return outcome
 
 
 def _send(
-    options: Options,
-    link: Link,
-    children: Children,
-    replicas: Set,
-    watch: Watch,
-    quiet_s: float,
-    places: Places,
-    outcome: Outcome,
-) -> None:
-    """Let the traffic go over the hub, and wait until all replicas have seen it."""
+    options: Options, places: Places, link: Link, children: Children, replicas: Set, watch: Watch, quiet_s: float
+) -> list[str]:
+    """Let the traffic go over the hub, and wait until all replicas have seen it; what is worth knowing of it."""
     tap = Tap(link, children, places.out / TAP_PCAP, places.out / "tap.log")
     traffic = Traffic(options, link, children, places.out / "traffic")
     traffic.prepare()
@@ -155,11 +138,13 @@ def _send(
     replicas.wait_while(lambda: not traffic.over, quiet_s, watch)
     replicas.settle(watch)
     captured, missed = tap.stop()
-    outcome.notes.append(f"the tap saw {captured:,} packets on the link")
+    notes = [f"the tap saw {captured:,} packets on the link"]
     if skipped := traffic.report().get("skipped"):
-        outcome.notes.append(f"{skipped:,} frames of {options.pcap} were too long for the hub ({PORT_MTU} bytes)")
-    if missed or (dropped := link.drops()):
-        outcome.notes.append(f"the link itself lost packets: {missed:,} at the tap, {dropped:,} in the hub's ports")
+        notes.append(f"{skipped:,.0f} frames of {options.pcap} were too long for the hub ({PORT_MTU} bytes)")
+    dropped = link.drops()
+    if missed or dropped:
+        notes.append(f"the link itself lost packets: {missed:,} at the tap, {dropped:,} in the hub's ports")
+    return notes
 
 
 # -- the verdict -----------------------------------------------------------------------------------
@@ -169,7 +154,7 @@ def _judge(options: Options, places: Places, voice: Voice, outcome: Outcome) -> 
     """Check streams and alerts, compare with the reference, write the summary and show it."""
     directories = [places.replica(name) for name in options.names]
     reasons = list(outcome.reasons)
-    seed = _hash_seed(places)
+    seed = places.hash_seed
     reasons += verify.differences(directories, SNAPLEN, seed)
     result = summary.summarize(outcome.statuses, places.out)
     alerts = summary.read_alerts(places.out / "alerts.jsonl")

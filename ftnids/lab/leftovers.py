@@ -39,6 +39,11 @@ def tag() -> str:
     return f"{PREFIX}-{os.getpid()}-{started(os.getpid())}"
 
 
+def ring_tag() -> str:
+    """The prefix of this run's rings and its cluster's name: the core adds `ftnids-`, which makes it `tag()` again."""
+    return tag().removeprefix("ftnids-")
+
+
 def stale(name: str) -> bool:
     """Whether `name` belongs to a lab run that is no more; False for names that are not the lab's."""
     match = _TAG.match(name)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from ftnids import limits
 from ftnids.alerts.compare import compare as compare_alerts
 from ftnids.alerts.identity import Identifier
-from ftnids.alerts.readers import AlertReader, EveReader, Record, SnortJsonReader
+from ftnids.alerts.readers import Record
 from ftnids.core import RandomDrop
 from ftnids.errors import FeedError, FtnidsError
 from ftnids.lab import causes, truth, verify
@@ -20,7 +20,6 @@ from ftnids.lab.replicas import SNAPLEN, Places
 from snort_adapter.launchers import IdsLauncher, launcher
 
 TRIES: Final = 2  # an IDS crashes on rare occasions and passes on the next run
-READERS: Final[Mapping[str, type[AlertReader]]] = {"suricata": EveReader, "snort": SnortJsonReader}
 
 
 def compare(
@@ -120,8 +119,7 @@ def alerts_of(ids: IdsLauncher, source: Path, directory: Path) -> list[Record]:
 
 
 def _read(ids: IdsLauncher, directory: Path) -> list[Record]:
-    reader = READERS[ids.name](directory / ids.alert_file)
-    identify = Identifier(causes.REFERENCE).identify
+    reader, identify = ids.reader(directory), Identifier(causes.REFERENCE).identify
     try:
         records = reader.poll(final=True)
         while more := reader.poll(final=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import socket
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from ftnids import limits
 from ftnids.errors import FtnidsError
+from ftnids.lab import leftovers
 from ftnids.lab.netns import CAPTURE, Link
 from ftnids.lab.options import Options
 from ftnids.lab.processes import POLL_S, Child, Children, wait_until
@@ -22,7 +24,6 @@ from ftnids.lab.progress import Watch, seen_by
 from ftnids.peers import keys
 from ftnids.status.snapshot import Snapshot
 
-CLUSTER: Final = "lab"
 SYNC_PORT: Final = 5701
 SNAPLEN: Final = 65_535
 SETTLED_S: Final = 2.2  # more than two status periods
@@ -38,7 +39,17 @@ class Places:
     source: Path | None  # the capture file that replicas read; None: live
 
     def replica(self, name: str) -> Path:
+        """The folder of one replica, its log directory."""
         return self.out / name
+
+    @property
+    def secret(self) -> Path:
+        return self.private / "cluster.secret"
+
+    @property
+    def hash_seed(self) -> int:
+        """The seed that the replicas of this run hash with."""
+        return keys.cluster_seed(keys.load_secret(self.secret))
 
 
 def addresses(options: Options, link: Link | None) -> list[str]:
@@ -52,16 +63,30 @@ def addresses(options: Options, link: Link | None) -> list[str]:
         return [f"tcp://127.0.0.1:{one.getsockname()[1]}" for one in sockets]
 
 
+def make_secret(options: Options, places: Places) -> None:
+    """The cluster's secret: by seed, so that a run on a file hashes alike each time; never for use outside the lab."""
+    digest = hashlib.blake2b(
+        str(options.seed).encode(), digest_size=keys.SECRET_BYTES, person=b"ftnids lab"
+    ).hexdigest()
+    places.secret.touch(0o600)
+    places.secret.write_text(digest + "\n")
+
+
 def configurations(options: Options, places: Places, link: Link | None) -> dict[str, dict[str, Any]]:
     """The configuration of each replica by its name, as nested tables."""
     members: list[dict[str, Any]] = [
         {"name": name, "address": address}
         for name, address in zip(options.names, addresses(options, link), strict=True)
     ]
-    cluster: dict[str, Any] = {"name": CLUSTER, "wait_for_all": True, "join_timeout_s": float(limits.LAB_READY_SECONDS)}
+    cluster = {
+        "name": leftovers.ring_tag(),  # two labs at once do not meet
+        "secret_file": str(places.secret),
+        "wait_for_all": True,
+        "join_timeout_s": float(limits.LAB_READY_SECONDS),
+    }
+    make_secret(options, places)
     if link is not None:  # not on loopback: CURVE keys for this run alone
-        public = keys.generate(places.private, options.names)
-        cluster["secret_file"] = str(places.private / "cluster.secret")
+        public = keys.generate(places.private, options.names, secret=False)
         for member in members:
             member["public_key"] = public[member["name"]]
     return {

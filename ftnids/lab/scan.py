@@ -41,7 +41,7 @@ def batches(path: Path, snaplen: int, seed: int) -> Iterator[Batch]:
     """The packets of `path` in file order, at most LAB_SCAN_PACKETS at once.  CaptureError when it cannot be read."""
     capture = Capture.file(str(path), snaplen=snaplen, bpf="", pace="topspeed")
     ring = Ring.create(
-        f"{leftovers.tag()}-scan{next(_number)}",
+        f"{leftovers.ring_tag()}-scan{next(_number)}",
         slots=limits.MIN_RING_SLOTS,
         arena_bytes=limits.LAB_SCAN_BYTES,
         recovered_slots=limits.MIN_RING_SLOTS,

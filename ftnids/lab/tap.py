@@ -25,7 +25,7 @@ class Tap:
             interface, snaplen=limits.MAX_SNAPLEN, promiscuous=True, buffer_bytes=limits.LAB_TAP_BUFFER, bpf=""
         )
         self.ring = Ring.create(
-            f"{leftovers.tag()}-tap",
+            f"{leftovers.ring_tag()}-tap",
             slots=limits.LAB_TAP_PACKETS,
             arena_bytes=limits.LAB_SCAN_BYTES,
             recovered_slots=limits.MIN_RING_SLOTS,

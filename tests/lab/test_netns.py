@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ftnids.errors import FtnidsError
-from ftnids.lab import leftovers, netns, verify
+from ftnids.lab import generate, leftovers, netns, verify
 from ftnids.lab.netns import CAPTURE, HUB, TAP, Link, Sender
 from ftnids.lab.options import Options
 from ftnids.lab.processes import Children, wait_until
@@ -40,7 +41,9 @@ def test_capture_interfaces_are_mute_and_see_the_wire() -> None:
     with Link(["r0", "r1"], [Sender("client", "10.84.0.1/24"), Sender("server", "10.84.0.2/24")]) as link:
         for sensor in (*link.replicas, TAP):
             shown = inside(link, sensor, f"ip address show {CAPTURE}")
-            assert "inet" not in shown and "NOARP" in shown and f"mtu {netns.PORT_MTU}" in shown
+            assert "inet" not in shown
+            assert "NOARP" in shown
+            assert f"mtu {netns.PORT_MTU}" in shown
             assert inside(link, sensor, f"cat /proc/sys/net/ipv6/conf/{CAPTURE}/disable_ipv6").strip() == "1"
         mirrors = inside(link, HUB, "tc filter show dev client parent ffff:")
         assert mirrors.count("Egress Mirror") == 4  # the server, two replicas, the tap
@@ -48,10 +51,8 @@ def test_capture_interfaces_are_mute_and_see_the_wire() -> None:
     assert not ours()
 
 
-def test_offloads_are_off(needs_root: None) -> None:
-    ethtool = pytest.importorskip("shutil").which("ethtool")
-    if ethtool is None:
-        pytest.skip("needs ethtool")
+@pytest.mark.skipif(shutil.which("ethtool") is None, reason="needs ethtool")
+def test_offloads_are_off() -> None:
     with Link(["r0", "r1"], [Sender("replay")]) as link:
         for sensor in (*link.replicas, TAP):
             features = inside(link, sensor, f"ethtool -k {CAPTURE}")
@@ -80,7 +81,8 @@ def test_the_next_run_removes_what_a_killed_one_left(number: int) -> None:
         assert out.readline() == b"made\n"
         theirs = ours()
         assert len(theirs) == 5
-        assert leftovers.sweep() == [] and ours() == theirs  # its owner lives
+        assert leftovers.sweep() == []  # its owner lives
+        assert ours() == theirs
         owner.send_signal(number)
     assert sorted(leftovers.sweep()) == (sorted(theirs) if number == signal.SIGKILL else [])
     assert not ours()
@@ -91,7 +93,8 @@ def test_a_pid_that_came_round_again_is_another_run() -> None:
     assert begun is not None
     assert not leftovers.stale(f"{leftovers.PREFIX}-{me}-{begun}-r0")
     assert leftovers.stale(f"{leftovers.PREFIX}-{me}-{begun - 1}-r0")
-    assert not leftovers.stale("somebody-elses") and not leftovers.stale(f"{leftovers.PREFIX}-x-y-r0")
+    assert not leftovers.stale("somebody-elses")
+    assert not leftovers.stale(f"{leftovers.PREFIX}-x-y-r0")
 
 
 def test_programs_reach_every_sensor_in_one_order(tmp_path: Path) -> None:
@@ -108,7 +111,8 @@ def test_programs_reach_every_sensor_in_one_order(tmp_path: Path) -> None:
         seen = [tap.stop() for tap in taps]
         assert link.drops() == 0
     streams = [verify.read_pcap(tap.path, 65_535, 0) for tap in taps]
-    assert seen[0][0] > 3_000 and set(seen) == {(len(streams[0]), 0)}
+    assert seen[0][0] > 3_000
+    assert set(seen) == {(len(streams[0]), 0)}
     assert all((stream.hash == streams[0].hash).all() for stream in streams)
 
 
@@ -127,8 +131,6 @@ def record(link: Link, children: Children, name: str, directory: Path) -> Tap:
 
 def test_a_replayed_file_arrives_whole(tmp_path: Path) -> None:
     """A trace with frames far above an Ethernet MTU, flat out."""
-    from ftnids.lab import generate
-
     big = tmp_path / "big.pcap"
     generate.write(tmp_path / "small.pcap", seed=1)
     frame = bytes(12) + b"\x08\x00" + bytes(range(256)) * 170
@@ -144,6 +146,7 @@ def test_a_replayed_file_arrives_whole(tmp_path: Path) -> None:
         traffic.start()
         wait_until(lambda: traffic.over, 60, "the end of the replay")
         assert tap.stop()[1] == 0
-        assert traffic.report()["skipped"] == 0 and link.drops() == 0
+        assert traffic.report()["skipped"] == 0
+        assert link.drops() == 0
     sent, seen = verify.read_pcap(big, 65_535, 0), verify.read_pcap(tap.path, 65_535, 0)
     assert (sent.hash == seen.hash).all()
