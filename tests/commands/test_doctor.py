@@ -249,7 +249,7 @@ def test_it_needs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("PATH", str(tmp_path))
     result = CliRunner().invoke(command, ["--json"], standalone_mode=False)
     names = [finding["name"] for finding in json.loads(result.output)["findings"]]
-    assert names[:6] == ["python", "libpcap", "core", "suricata", "snort", "criu"]
+    assert {"python", "libpcap", "core", "suricata", "snort", "criu"} <= set(names)
 
 
 def test_the_interface_is_the_configured_one(tmp_path: Path) -> None:
