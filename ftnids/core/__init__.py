@@ -31,4 +31,14 @@ class Capture(_capture.Capture):
     native = _native
 
 
-__all__ = ["IMPL", "RECOVERED", "Capture", "PacketBatch", "RandomDrop", "Ring", "hash_frame", "pcap_header", "splitmix64"]
+__all__ = [
+    "IMPL",
+    "RECOVERED",
+    "Capture",
+    "PacketBatch",
+    "RandomDrop",
+    "Ring",
+    "hash_frame",
+    "pcap_header",
+    "splitmix64",
+]

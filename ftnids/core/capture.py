@@ -39,9 +39,7 @@ class Capture:
         _check_range(interface, "buffer_bytes", buffer_bytes, limits.MIN_CAPTURE_BUFFER, limits.MAX_CAPTURE_BUFFER)
         guard_ns = limits.CAPTURE_GUARD_NS
         try:
-            source = cls.native.Source.live(
-                interface, snaplen, promiscuous, buffer_bytes, bpf, immediate, guard_ns
-            )
+            source = cls.native.Source.live(interface, snaplen, promiscuous, buffer_bytes, bpf, immediate, guard_ns)
         except CaptureError as error:
             raise CaptureError(f"{interface}: {error}") from None
         return cls(interface, source, snaplen)

@@ -17,6 +17,7 @@ from ftnids.errors import CaptureError
 
 ONE: Final = 1 << 53  # a probability of 1
 GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
+U64 = NDArray[np.uint64]
 
 
 class RandomDrop:
@@ -43,7 +44,8 @@ class RandomDrop:
         """Decisions for the next n packets, bool[n]; True: drop."""
         if n == 0:
             return np.empty(0, np.bool_)
-        draws = _splitmix64(np.arange(self._index, self._index + n, dtype=np.uint64) * GAMMA + np.uint64(self.seed)) >> 11
+        index = np.arange(self._index, self._index + n, dtype=np.uint64)
+        draws = _splitmix64(index * GAMMA + np.uint64(self.seed)) >> np.uint64(11)
         drop = draws < self.after_kept
         settled = drop | (draws >= self.after_dropped)  # whatever the state was
         if self._index == 0:
@@ -57,8 +59,8 @@ class RandomDrop:
         return decided
 
 
-def _splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    z = values + GAMMA
-    z = (z ^ (z >> 30)) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> 27)) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> 31)
+def _splitmix64(values: U64) -> U64:
+    z: U64 = values + GAMMA
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

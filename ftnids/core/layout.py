@@ -75,7 +75,7 @@ class Description:
 
         def place_store(store: StorePlace) -> StorePlace:
             columns = [take(store.slots, size) for size in (8, 8, 8, 4, 4)]
-            return StorePlace(store.slots, store.arena, *columns, take(store.arena, 1))
+            return StorePlace(*(store.slots, store.arena, *columns, take(store.arena, 1)))
 
         captured, recovered = place_store(self.captured), place_store(self.recovered)
         index = [take(self.agreed_slots, size) for size in (8, 8, 1)]
@@ -101,19 +101,8 @@ class Description:
     def unpack(cls, header: bytes) -> Description:
         """The description at the start of a header, unchecked."""
         magic, version, header_bytes, total, seed, linktype, snaplen, *places, checksum = FORMAT.unpack_from(header)
-        return cls(
-            linktype,
-            snaplen,
-            seed,
-            StorePlace(*places[:8]),
-            StorePlace(*places[8:16]),
-            *places[16:20],
-            total,
-            magic,
-            version,
-            header_bytes,
-            checksum,
-        )
+        stores = StorePlace(*places[:8]), StorePlace(*places[8:16])
+        return cls(*(linktype, snaplen, seed, *stores, *places[16:], total, magic, version, header_bytes, checksum))
 
     def check(self, mapped: int) -> str:
         """What is wrong with it, given the mapped length; empty if nothing.  The same words as `ftn_ring_check`."""

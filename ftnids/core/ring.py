@@ -57,15 +57,13 @@ class Ring:
         self.linktype, self.snaplen, self.seed = is_.linktype, is_.snaplen, is_.seed
         self.slots, self.recovered_slots, self.agreed_slots = is_.captured.slots, is_.recovered.slots, is_.agreed_slots
 
-        def column(offset: int, dtype: type[np.generic], count: int) -> NDArray[np.generic]:
-            return np.frombuffer(mapped.memory, dtype, count, offset)
-
-        self._hash = column(is_.captured.hash, np.uint64, self.slots)
-        self._time = column(is_.captured.time, np.int64, self.slots)
+        memory = mapped.memory
+        self._hash = np.frombuffer(memory, np.uint64, self.slots, is_.captured.hash)
+        self._time = np.frombuffer(memory, np.int64, self.slots, is_.captured.time)
         self._hash.flags.writeable = self._time.flags.writeable = False
-        self._ref = column(is_.agreed_ref, np.int64, self.agreed_slots)
-        self._time_us = column(is_.agreed_time, np.int64, self.agreed_slots)
-        self._flags = column(is_.agreed_flags, np.uint8, self.agreed_slots)
+        self._ref = np.frombuffer(memory, np.int64, self.agreed_slots, is_.agreed_ref)
+        self._time_us = np.frombuffer(memory, np.int64, self.agreed_slots, is_.agreed_time)
+        self._flags = np.frombuffer(memory, np.uint8, self.agreed_slots, is_.agreed_flags)
 
     @classmethod
     def create(
@@ -243,8 +241,9 @@ class Ring:
             raise RingError(
                 f"ring {self.name}: agreed index full: {self.agreed_slots} packets wait for the IDS; raise ring.slots"
             )
-        for column, values in ((self._ref, refs), (self._time_us, time_us), (self._flags, flags)):
-            _fill(column, first_seq, values)
+        _fill(self._ref, first_seq, refs)
+        _fill(self._time_us, first_seq, time_us)
+        _fill(self._flags, first_seq, flags)
         handle.agreed = end
 
     def set_stable(self, seq: int) -> None:
@@ -282,7 +281,7 @@ class Ring:
                 return stable
 
     def export_pcap(self, fd: int, first_seq: int, last_seq: int) -> int:
-        """Append stable packets [first_seq, last_seq) to `fd` as classic pcap records, times in us; void ones are left out.
+        """Append stable packets [first_seq, last_seq) to `fd` as classic pcap records (us), leaving void ones out.
 
         Returns the seq after the last one written: `last_seq`, or less where a non-blocking `fd` takes no more.
         OSError when writing fails (BrokenPipeError when the reader is gone).
@@ -329,7 +328,7 @@ def _stretch(column: NDArray[T], first: int, last: int) -> NDArray[T]:
     return column[start:end] if end <= slots else np.concatenate((column[start:], column[: end - slots]))
 
 
-def _fill(column: NDArray[np.generic], first: int, values: NDArray[np.generic]) -> None:
+def _fill(column: NDArray[T], first: int, values: NDArray[T]) -> None:
     start = first % len(column)
     before_end = min(len(values), len(column) - start)
     column[start : start + before_end] = values[:before_end]

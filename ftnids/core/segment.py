@@ -67,7 +67,9 @@ def attach(name: str, readonly: bool) -> Segment:
     try:
         fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
-        raise RingError(f"ring {name}: {error.strerror}: {path}; is the replica running, and may you read it?") from None
+        raise RingError(
+            f"ring {name}: {path}: {error.strerror}; is the replica running, and may you read it?"
+        ) from None
     size = os.fstat(fd).st_size
     if size < layout.HEADER_BYTES:
         os.close(fd)
@@ -122,7 +124,9 @@ def _share(fd: int, name: str, mode: int, group: str | None) -> None:
         except KeyError:
             raise RingError(f"ring {name}: there is no group {group!r} [ring.group]") from None
         except PermissionError:
-            raise RingError(f"ring {name}: may not give it to group {group!r} [ring.group]; join it or be root") from None
+            raise RingError(
+                f"ring {name}: may not be given to group {group!r} [ring.group]; be a member of it, or root"
+            ) from None
     os.fchmod(fd, mode)
 
 

@@ -1,0 +1,353 @@
+"""Capture sources in pure Python: `capture.c`, `source.c`, `faults.h` and `clock.h` once more."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pcapy
+
+from ftnids.core import layout
+from ftnids.core.packets import splitmix64
+from ftnids.core.pure import files
+from ftnids.core.pure.handle import Handle
+from ftnids.core.pure.hashing import hash_frame
+from ftnids.errors import CaptureError
+
+TICK_S: Final = 0.001
+FULL_S: Final = 0.0002
+STATS_NS: Final = 100_000_000
+BATCH: Final = 65_536
+ENDS: Final = (1 << 63) - 1
+LONGEST_S: Final = 9_000_000_000
+GAMMA: Final = 0x9E3779B97F4A7C15
+HOLD_NS: Final = 20_000_000  # pcapy-ng has no immediate mode: libpcap may hold a packet this long
+LINKTYPES: Final = {11: 100, 12: 101, 15: 102, 16: 103}  # where libpcap's own number is not the one in files
+
+
+def _draw(seed: int, index: int) -> int:
+    return splitmix64(seed + index * GAMMA)
+
+
+@dataclass
+class Drop:
+    """Injected loss; `ftnids.core.faults` says what the thresholds mean."""
+
+    seed: int = 0
+    first: int = 0
+    after_kept: int = 0
+    after_dropped: int = 0
+    index: int = 0
+    dropping: bool = False
+
+    def next(self) -> bool:
+        """Whether to drop the next packet."""
+        threshold = self.after_dropped if self.dropping else self.after_kept
+        self.dropping = _draw(self.seed, self.index) >> 11 < (threshold if self.index else self.first)
+        self.index += 1
+        return self.dropping
+
+
+@dataclass
+class Skew:
+    """Injected clock error: an offset, a drift in 2**-32, 0 to `jitter_ns`."""
+
+    offset_ns: int = 0
+    drift: int = 0
+    jitter_ns: int = 0
+    seed: int = 0
+    index: int = 0
+    first_ns: int = 0
+
+    def next(self, stamp_ns: int) -> int:
+        """What the faulty clock says at `stamp_ns`."""
+        if self.index == 0:
+            self.first_ns = stamp_ns
+        late = (_draw(self.seed, self.index) >> 1) * (self.jitter_ns + 1) >> 63
+        self.index += 1
+        return stamp_ns + self.offset_ns + ((stamp_ns - self.first_ns) * self.drift >> 32) + late
+
+
+class Clock:
+    """Capture times on a clock that does not step; `clock.h` says how."""
+
+    def __init__(self, before: int, real: int, after: int) -> None:
+        self.base = self.offset = self.old_offset = real - before - (after - before) // 2
+        self.straddling = False
+        self.steps = 0
+
+    def observe(self, before: int, real: int, after: int) -> bool:
+        """Real time read between two readings of monotonic time, ns; True if real time has stepped."""
+        if real - after <= self.offset <= real - before:
+            return False
+        self.old_offset, self.offset = self.offset, real - before - (after - before) // 2
+        self.straddling = True
+        self.steps += 1
+        return True
+
+    def convert(self, stamp: int, low: int, high: int) -> int:
+        """The capture time of a stamp of a packet that came between capture times `low` and `high`."""
+        now, old = stamp - self.offset + self.base, stamp - self.old_offset + self.base
+        if not self.straddling:
+            return now
+        outside = [max(low - value, value - high, 0) for value in (now, old)]
+        return old if outside[1] < outside[0] else now
+
+
+@dataclass
+class Pending:
+    """A packet whose time and fate are known, on its way into the ring."""
+
+    frame: bytes
+    wirelen: int
+    stamp_ns: int
+    time_ns: int
+    dropped: bool
+
+
+class Source:
+    """What both kinds of source share.  CaptureError with the reason when one cannot be opened or read."""
+
+    waits = True  # for room in a full ring
+
+    def __init__(self, linktype: int, snaplen: int) -> None:
+        self.linktype, self.snaplen = linktype, snaplen
+        self.captured = self.kernel_drops = self.ring_drops = self.injected_drops = 0
+        self.clock_steps = 0
+        self.warning = ""
+        self.closed = False
+        self._drop, self._skew = Drop(), Skew()
+        self._pace, self._interval_ns = "topspeed", 0
+        self._seen, self._began_ns, self._first_ns = 0, 0, 0
+        self._last_ns = -(1 << 63)
+
+    @staticmethod
+    def live(
+        interface: str,
+        snaplen: int,
+        promiscuous: bool,
+        buffer_bytes: int,
+        bpf: str,
+        immediate: bool,
+        guard_ns: int,
+    ) -> Source:
+        return _Live(interface, snaplen, promiscuous, buffer_bytes, bpf, guard_ns)
+
+    @staticmethod
+    def file(path: bytes, snaplen: int, bpf: str) -> Source:
+        return _File(os.fsdecode(path), snaplen, bpf)
+
+    def set_pace(self, pace: str, interval_ns: int) -> None:
+        self._pace, self._interval_ns = pace, interval_ns
+
+    def set_skew(self, offset_ns: int, drift: int, jitter_ns: int, seed: int) -> None:
+        self._skew = Skew(offset_ns, drift, jitter_ns, seed)
+
+    def set_drop(self, seed: int, first: int, after_kept: int, after_dropped: int) -> None:
+        self._drop = Drop(seed, first, after_kept, after_dropped)
+
+    @property
+    def clock_ns(self) -> int:
+        return self._last_ns
+
+    def close(self) -> None:
+        self.closed = True
+
+    def run(self, ring: Any, max_packets: int, timeout_ns: int) -> int:
+        if self.closed:
+            raise CaptureError("closed, or already running in another thread")
+        ring.check_writable()
+        return self._run(ring, max_packets, time.monotonic_ns() + timeout_ns)
+
+    def _run(self, ring: Handle, max_packets: int, deadline: int) -> int:
+        raise NotImplementedError
+
+    def _admit(self, stamp_ns: int, wirelen: int, frame: bytes) -> Pending:
+        if self._seen == 0:
+            self._began_ns, self._first_ns = time.monotonic_ns(), stamp_ns
+        self._seen += 1
+        time_ns = max(self._skew.next(stamp_ns), self._last_ns)
+        return Pending(frame[: self.snaplen], max(wirelen, len(frame)), stamp_ns, time_ns, self._drop.next())
+
+    def _due_ns(self, packet: Pending) -> int:
+        if self._pace == "topspeed":
+            return 0
+        if self._pace == "pps":
+            return self._began_ns + (self._seen - 1) * self._interval_ns
+        return self._began_ns + packet.stamp_ns - self._first_ns
+
+    def _settle(self, ring: Handle, packet: Pending) -> bool:
+        """Bring a packet to where it belongs; False if the ring is full and this source waits."""
+        if packet.dropped:
+            self.injected_drops += 1
+        elif self._put(ring, packet):
+            self.captured += 1
+        elif self.waits:
+            return False
+        else:
+            self.ring_drops += 1
+            ring.captured.add(layout.DROPPED)
+        self._last_ns = packet.time_ns
+        return True
+
+    def _put(self, ring: Handle, packet: Pending) -> bool:
+        hash_ = hash_frame(packet.frame, ring.description.seed, packet.wirelen)
+        return ring.captured.put(packet.frame, packet.wirelen, hash_, packet.time_ns) is not None
+
+
+class _File(Source):
+    def __init__(self, path: str, snaplen: int, bpf: str) -> None:
+        linktype, self._packets = files.open_file(path)
+        super().__init__(linktype, snaplen)
+        self._filter = _compile(linktype, bpf) if bpf else None
+        self._next: Pending | None = None
+        self._ended = False
+        self._filtered = self._matching()
+
+    def _matching(self) -> Iterator[files.Packet]:
+        for packet in self._packets:
+            if self._filter is None or self._filter.filter(packet[2]):
+                yield packet
+
+    def _run(self, ring: Handle, max_packets: int, deadline: int) -> int:
+        before = self.captured
+        while not self._ended and self.captured - before < max_packets:
+            if self._next is None and not self._advance():
+                ring.raise_watermark(ENDS)
+                break
+            packet = self._next
+            assert packet is not None
+            wait_ns = self._due_ns(packet) - time.monotonic_ns()
+            if wait_ns <= 0 and self._settle(ring, packet):
+                ring.raise_watermark(self._last_ns)
+                self._next = None
+                continue
+            ring.raise_watermark(packet.time_ns - 1)  # nothing else comes before the pending packet
+            left = deadline - time.monotonic_ns()
+            if left <= 0:
+                break
+            time.sleep(min(left, wait_ns) / 1e9 if wait_ns > 0 else min(left / 1e9, FULL_S))
+        done = self.captured - before
+        return -1 if self._ended and not done else done
+
+    def _advance(self) -> bool:
+        """Take the next packet from the file; False at its end."""
+        try:
+            stamp_ns, wirelen, frame = next(self._filtered)
+        except StopIteration:
+            self._ended = True
+            return False
+        except files.TruncatedError:
+            self._ended = True
+            self.warning = f"truncated at packet {self._seen}; used what came before"
+            return False
+        except CaptureError as error:
+            raise CaptureError(f"at packet {self._seen}: {error}") from None
+        self._next = self._admit(min(max(stamp_ns, 0), LONGEST_S * 10**9), wirelen, frame)
+        return True
+
+
+class _Live(Source):
+    waits = False
+
+    def __init__(
+        self, interface: str, snaplen: int, promiscuous: bool, buffer_bytes: int, bpf: str, guard_ns: int
+    ) -> None:
+        try:
+            self._pcap = pcapy.create(interface)
+            self._pcap.set_snaplen(snaplen)
+            self._pcap.set_promisc(promiscuous)
+            self._pcap.set_buffer_size(buffer_bytes)
+            self._pcap.set_timeout(1)
+            self._pcap.activate()
+            self._pcap.setdirection(pcapy.PCAP_D_IN)
+            self._pcap.setnonblock(True)
+        except pcapy.PcapError as error:
+            raise CaptureError(_reason(str(error))) from None
+        linktype = self._pcap.datalink()
+        super().__init__(LINKTYPES.get(linktype, linktype), snaplen)
+        if bpf:
+            _compile(self.linktype, bpf)
+            self._pcap.setfilter(bpf)
+        self._guard_ns = guard_ns + HOLD_NS
+        self._poll = select.poll()
+        self._poll.register(self._pcap.getfd(), select.POLLIN)
+        self._clock = Clock(time.monotonic_ns(), time.time_ns(), time.monotonic_ns())
+        self._kernel_last, self._stats_ns = 0, 0
+
+    @property
+    def clock_ns(self) -> int:
+        return time.monotonic_ns() + self._clock.base
+
+    def close(self) -> None:
+        if not self.closed:
+            self._update_stats()
+            self._pcap.close()
+        self.closed = True
+
+    def _run(self, ring: Handle, max_packets: int, deadline: int) -> int:
+        before = self.captured
+        while self.captured - before < max_packets:
+            got = self._dispatch(ring, min(max_packets - (self.captured - before), BATCH))
+            left = deadline - time.monotonic_ns()
+            if left <= 0:
+                break
+            if not got:
+                self._poll.poll(min(left / 1e6, TICK_S * 1e3))
+        return self.captured - before
+
+    def _dispatch(self, ring: Handle, count: int) -> bool:
+        """Take what libpcap has; whether that was anything."""
+        before = time.monotonic_ns()
+        if self._clock.observe(before, time.time_ns(), time.monotonic_ns()):
+            self.clock_steps = self._clock.steps
+            self.warning = f"the real-time clock was stepped ({self.clock_steps} times so far); compensated"
+        now_ns = before + self._clock.base
+        if before - self._stats_ns > STATS_NS:
+            self._update_stats()
+
+        def on_packet(header: Any, frame: bytes) -> None:
+            seconds, microseconds = header.getts()
+            stamp = self._clock.convert(seconds * 10**9 + microseconds * 1000, self._last_ns, now_ns)
+            self._settle(ring, self._admit(stamp, header.getlen(), frame))
+
+        seen = self._seen
+        try:
+            self._pcap.dispatch(count, on_packet)
+        except pcapy.PcapError as error:
+            raise CaptureError(str(error)) from None
+        if self._seen > seen:
+            ring.raise_watermark(self._last_ns)
+            return True
+        self._clock.straddling = False
+        ring.raise_watermark(now_ns - self._guard_ns)
+        return False
+
+    def _update_stats(self) -> None:
+        _, dropped, interface_dropped = self._pcap.stats()
+        drops = dropped + interface_dropped & 0xFFFFFFFF
+        self.kernel_drops += drops - self._kernel_last & 0xFFFFFFFF
+        self._kernel_last = drops
+        self._stats_ns = time.monotonic_ns()
+
+
+def _compile(linktype: int, bpf: str) -> Any:
+    own = {file: dlt for dlt, file in LINKTYPES.items()}
+    try:
+        return pcapy.compile(own.get(linktype, linktype), 262_144, bpf, 1, 0xFFFFFFFF)
+    except (pcapy.PcapError, pcapy.BPFError) as error:
+        raise CaptureError(f"bad filter: {error}") from None
+
+
+def _reason(text: str) -> str:
+    if "No such device" in text or "doesn't exist" in text:
+        return "there is no such interface; `ip link` lists them"
+    if "permi" in text.lower():
+        return "no permission to capture; run as root or give the process CAP_NET_RAW"
+    if "not up" in text or "is down" in text:
+        return "the interface is down; `ip link set dev INTERFACE up` brings it up"
+    return " ".join(text.split())
