@@ -1,0 +1,129 @@
+"""Outputs: whole batches, nothing twice, nothing lost in silence."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from ftnids.alerts import outputs
+from ftnids.alerts.outputs import JsonLines, Stdout, Syslog, known_ids, split, summary
+from ftnids.errors import ConfigError
+
+from .records import alert, identified
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Files cannot grow beyond `size` bytes: a full disk, as a process sees it (the log stays in memory)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        with capture_logs():
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_json_lines_are_appended_to_a_private_file(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.jsonl"
+    for name in ("1", "2"):
+        out = JsonLines(path)
+        out.write([identified(name)])
+        out.close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [json.loads(line)["ftnids"]["id"] for line in path.read_bytes().splitlines()] == ["1", "2"]
+    assert list(known_ids(path)) == ["1", "2"]
+
+
+def test_full_disk_holds_alerts_back_and_leaves_no_half_line(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.jsonl"
+    out = JsonLines(path)
+    out.write([identified("1")])
+    size = path.stat().st_size
+    with file_size_limit(size + 10):
+        out.write([identified("2")])
+        out.write([identified("3")])
+        assert path.stat().st_size == size
+        assert (out.written, out.held_back, out.failures, out.lost) == (1, 2, 2, 0)
+    out.write([identified("4")])
+    out.close()
+    assert list(known_ids(path)) == ["1", "2", "3", "4"]
+    assert (out.written, out.lost) == (4, 0)
+
+
+def test_backlog_has_a_limit_and_losses_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "ALERT_BACKLOG", 2)
+    path = tmp_path / "alerts.jsonl"
+    out = JsonLines(path)
+    with file_size_limit(10):
+        out.write([identified(str(n)) for n in range(5)])
+    assert (out.lost, out.held_back) == (3, 2)
+    out.close()
+    assert list(known_ids(path)) == ["3", "4"]
+
+
+def test_line_cut_by_a_kill_does_not_swallow_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.jsonl"
+    path.write_bytes(outputs.as_line(identified("1")) + b'{"cut')
+    out = JsonLines(path)
+    out.write([identified("2")])
+    out.close()
+    assert list(known_ids(path)) == ["1", "2"]
+
+
+def test_no_file_knows_no_ids(tmp_path: Path) -> None:
+    assert list(known_ids(tmp_path / "none")) == []
+
+
+def test_output_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"alerts.output: cannot write .*No such file"):
+        JsonLines(tmp_path / "no" / "alerts.jsonl")
+
+
+def test_stdout_survives_a_reader_that_left() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    pipe = os.fdopen(write, "w", buffering=1)
+    out = Stdout(pipe)
+    out.write([identified("1")])
+    out.write([identified("2")])
+    out.close()
+    with pytest.raises(BrokenPipeError):
+        pipe.close()
+
+
+def test_stdout_is_json_lines() -> None:
+    text = io.StringIO()
+    Stdout(text).write([identified("1")])
+    assert json.loads(text.getvalue())["ftnids"]["id"] == "1"
+
+
+def test_syslog_line_names_rule_flow_and_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, str]] = []
+    monkeypatch.setattr("syslog.syslog", lambda priority, line: sent.append((priority, line)))
+    out = Syslog()
+    out.write([identified("1f")])
+    out.close()
+    assert sent == [(5, "[1:1:1] x {TCP} 192.0.2.1:1024 -> 198.51.100.2:80 id 1f")]
+
+
+def test_summary_writes_ipv6_with_brackets() -> None:
+    record = identified("1") | {"src_ip": "2001:db8::1", "proto": "UDP"}
+    assert "[2001:db8::1]:1024 ->" in summary(record)
+
+
+def test_split_keeps_order() -> None:
+    dns = {"event_type": "dns"}
+    one, two = alert(1), alert(2)
+    assert split([one, dns, two]) == ([one, two], [dns])
