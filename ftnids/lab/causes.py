@@ -65,14 +65,44 @@ def occurrences(hashes: NDArray[np.uint64]) -> I64:
 
 
 def matched(truth: Stream, agreed: Stream) -> I64:
-    """For each agreed packet its place in the truth (int64[m]), -1: none.  The n-th of equals is the n-th of equals."""
+    """For each agreed packet its place in the truth (int64[m]), -1: none.
+
+    Equals are matched in order; where the two streams hold different numbers of them, those closest in time.
+    """
     places = np.full(len(agreed), -1, np.int64)
     _, numbers = np.unique(np.concatenate([truth.hash, agreed.hash]), return_inverse=True)
     ranks = np.concatenate([occurrences(truth.hash), occurrences(agreed.hash)])
     keys = numbers.astype(np.int64) * (len(numbers) + 1) + ranks
-    both = np.intersect1d(keys[: len(truth)], keys[len(truth) :], assume_unique=True, return_indices=True)
-    places[both[2]] = both[1]
+    _, in_truth, in_agreed = np.intersect1d(
+        keys[: len(truth)], keys[len(truth) :], assume_unique=True, return_indices=True
+    )
+    places[in_agreed] = in_truth
+    unequal = np.concatenate([np.delete(truth.hash, in_truth), np.delete(agreed.hash, in_agreed)])
+    for packet_hash in np.unique(unequal):
+        these, those = np.flatnonzero(agreed.hash == packet_hash), np.flatnonzero(truth.hash == packet_hash)
+        places[these] = -1
+        if len(these) <= len(those):
+            places[these] = those[nearest(agreed.time_us[these], truth.time_us[those])]
+        else:
+            places[these[nearest(truth.time_us[those], agreed.time_us[these])]] = those
     return places
+
+
+def nearest(few: I64, many: I64) -> I64:
+    """For each of n times in `few` the index of one in `many`, in order, with the least sum of distances (int64[n]).
+
+    Both are sorted, and `many` is not the shorter one.  Takes n * surplus steps.
+    """
+    surplus = len(many) - len(few)
+    costs = np.zeros((len(few) + 1, surplus + 1), np.int64)  # [i, j]: of the first i, the last of them at most at i + j
+    for number, time in enumerate(few):
+        distance = np.abs(many[number : number + surplus + 1] - time)
+        costs[number + 1] = np.minimum.accumulate(costs[number] + distance)
+    chosen, at = np.empty(len(few), np.int64), surplus
+    for number in range(len(few) - 1, -1, -1):
+        at = int(np.searchsorted(-costs[number + 1, : at + 1], -costs[number + 1, at]))
+        chosen[number] = number + at
+    return chosen
 
 
 def find(truth: Stream, agreed: Stream, tolerance_us: int, late: bool) -> Oddities:

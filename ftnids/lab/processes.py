@@ -1,7 +1,7 @@
 """Child processes that end when the lab ends, however it ends.
 
 Each child leads a session of its own, so that a Ctrl-C in the terminal reaches the lab alone, which then
-ends its children in order; and the kernel sends it SIGTERM should the lab be killed.
+ends its children in order; and the kernel kills it should the lab be killed.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Final, Self
 
 from ftnids import limits
 from ftnids.errors import FtnidsError
+from ftnids.feed import tether
 
 POLL_S: Final = 0.05
 
@@ -28,10 +31,13 @@ class Child:
 
     def __init__(self, name: str, command: Sequence[str], log: Path, talks: bool = False) -> None:
         self.name, self.log = name, log
-        guarded = ["setpriv", "--pdeathsig", "TERM", "--", *command]
+        program = shutil.which(command[0])
+        if program is None:
+            raise FtnidsError(f"{command[0]} is not installed; the lab runs {name} with it")
+        tied = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), program, *command[1:]]
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                guarded,
+                tied,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if talks else out,
                 stderr=out,
@@ -80,12 +86,8 @@ class Children:
 
     def start(self, name: str, command: Sequence[str], log: Path, talks: bool = False) -> Child:
         """Start a program.  FtnidsError when there is no such program."""
-        try:
-            child = Child(name, command, log, talks)
-        except FileNotFoundError as error:
-            raise FtnidsError(f"{error.filename} is not installed; the lab starts its processes with it") from error
-        self._all.append(child)
-        return child
+        self._all.append(Child(name, command, log, talks))
+        return self._all[-1]
 
     def __enter__(self) -> Self:
         return self

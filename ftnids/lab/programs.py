@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 class Pages(http.server.SimpleHTTPRequestHandler):
     """The standard library's file server; the access log is left out."""
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 

@@ -73,7 +73,7 @@ def union(source: Path, choose: Choose, replicas: int, snaplen: int, seed: int, 
             here = np.array(batch.ring.hashes(batch.first, batch.last))
             held = choose(here)
             total += len(here)
-            captured += (held[None, :] >> np.arange(replicas, dtype=np.uint32)[:, None] & np.uint32(1)).sum(axis=1)
+            captured += [np.count_nonzero(held & (1 << number)) for number in range(replicas)]
             some = np.flatnonzero(held)
             holders.append(held[some])
             hashes.append(here[some])
