@@ -24,12 +24,11 @@ FORMATS: Final = ("console", "json")
 
 def configure(level: str = "info", form: str = "console", stream: TextIO | None = None) -> None:
     """Set up logging for the whole process: least `level`, `form` (console or json), `stream` (stderr)."""
-    stream = stream or sys.stderr
     renderer: structlog.typing.Processor
     if form == "json":
         renderer = structlog.processors.JSONRenderer(default=str)
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)
+        renderer = structlog.dev.ConsoleRenderer(colors=(stream or sys.stderr).isatty(), pad_event_to=24)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -39,13 +38,15 @@ def configure(level: str = "info", form: str = "console", stream: TextIO | None 
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=lambda *_: structlog.PrintLogger(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
 
 
 def get(room: str, **facts: Any) -> structlog.typing.FilteringBoundLogger:
     """The logger of a room (`peers`, `feed`, ...); `facts` go with every line."""
+    if not structlog.is_configured():
+        configure()  # structlog's own default is standard output, which belongs to the commands
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(room=room, **facts)
     return logger
 

@@ -97,7 +97,7 @@ def test_identity_without_a_secret_is_for_loopback_only(tmp_path: Path, capsys: 
     identity = keys.identify("example", missing, None, [None, None], 0, loopback=True)
     assert identity.keys is None
     assert identity.seed == keys.cluster_seed(keys.public_secret("example"))
-    assert "no_cluster_secret" in capsys.readouterr().out
+    assert "no_cluster_secret" in capsys.readouterr().err
     with pytest.raises(PeerError, match="No such file"):
         keys.identify("example", missing, None, [None, None], 0, loopback=False)
     private(missing, SECRET.hex())

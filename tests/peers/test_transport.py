@@ -280,7 +280,7 @@ def test_the_log_says_what_to_do_once(made: list[Transport], capsys: pytest.Capt
             push.send(GARBAGE["dropped_version"][0])
             push.send(GARBAGE["dropped_foreign"][0])
         until(lambda: made[0].counters["dropped_version"] + made[0].counters["dropped_foreign"] == 100, made[0])
-    shown = capsys.readouterr().out
+    shown = capsys.readouterr().err
     assert shown.count("speaks protocol 9, this replica 1 to 1: upgrade the older one") == 1
     assert shown.count("belongs to another cluster: compare cluster.name and the secret") == 1
 
