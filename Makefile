@@ -18,8 +18,7 @@ test: build ## all tests; ARGS="-k ring" passes arguments to pytest
 	@$(PYTHON) -m pytest $(ARGS)
 
 lint: build ## ruff and mypy --strict
-	@$(PYTHON) -m ruff check .
-	@$(PYTHON) -m mypy
+	@$(PYTHON) -m ruff check .; ruff=$$?; $(PYTHON) -m mypy && exit $$ruff
 
 demo: build ## two lossy replicas, a real Suricata each, one clean alert stream; ends with an error if they disagree
 	@.venv/bin/ftnids lab -n 2 --loss 0.05 --reference -o demo-out

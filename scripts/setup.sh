@@ -51,6 +51,7 @@ find_missing() {
     need python3-venv find_python
     need iproute2 have tc
     need ethtool have ethtool
+    need procps have sysctl
     need suricata suricata_7
     if ((EUID == 0)) && [[ $release != bookworm ]]; then need criu have criu; fi
 }
