@@ -1,0 +1,92 @@
+"""The capture thread: one source into one ring until it ends or is stopped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from ftnids import limits, log
+from ftnids.core import Capture, Ring
+from ftnids.errors import FtnidsError
+
+
+class CaptureThread:
+    """Drives `Capture.run`.  The thread is in C, without the GIL, but for a moment every CAPTURE_RUN_MS.
+
+    `wake` is called, on this thread, when there is something that the main loop should not sleep through: the end,
+    or a whole batch of packets.  The counters live on after the end.
+    """
+
+    def __init__(self, capture: Capture, ring: Ring, wake: Callable[[], None] = lambda: None) -> None:
+        self._capture, self._ring, self._wake = capture, ring, wake
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
+        self._error: FtnidsError | None = None
+        self._started = self._finished = False
+        self._warned = ""
+
+    def start(self) -> None:
+        """Start capturing."""
+        self._started = True
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; it does within CAPTURE_RUN_MS.  Before `start` it keeps the thread from capturing."""
+        self._stopping.set()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait until the thread has ended; nothing where it was never started."""
+        if self._started:
+            self._thread.join(timeout_s)
+
+    @property
+    def ended(self) -> bool:
+        """The stream is over: the file has ended, or the thread was stopped.  CaptureError if capturing failed."""
+        if self._error is not None:
+            raise self._error
+        return self._finished or (self._stopping.is_set() and not self._started)
+
+    @property
+    def captured(self) -> int:
+        """Packets put into the ring."""
+        return self._capture.captured
+
+    @property
+    def kernel_drops(self) -> int:
+        """Packets that the kernel or the interface dropped."""
+        return self._capture.kernel_drops
+
+    @property
+    def ring_drops(self) -> int:
+        """Packets dropped because the ring was full."""
+        return self._capture.ring_drops
+
+    @property
+    def injected_drops(self) -> int:
+        """Packets dropped by fault injection."""
+        return self._capture.injected_drops
+
+    @property
+    def warning(self) -> str:
+        """One line about what is wrong with the source but not fatal; empty if nothing is."""
+        return self._capture.warning
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                put = self._capture.run(self._ring, limits.CAPTURE_RUN_PACKETS, limits.CAPTURE_RUN_MS)
+                self._note_warning()
+                if put < 0:
+                    break
+                if put == limits.CAPTURE_RUN_PACKETS:
+                    self._wake()
+        except FtnidsError as error:
+            self._error = error
+        finally:
+            self._finished = True
+            self._wake()
+
+    def _note_warning(self) -> None:
+        if (warning := self._capture.warning) != self._warned:
+            self._warned = warning
+            log.get("capture").warning("capture_source", fault=warning)
