@@ -83,13 +83,15 @@ class Capture(_Section):
     interface: str | None = Field(default=None, min_length=1, max_length=15)
     file: _FilePath | None = None
     bpf: str = Field(default="", max_length=limits.MAX_FILTER)
-    snaplen: int = Field(default=65535, ge=64, le=limits.MAX_SNAPLEN)
+    snaplen: int = Field(default=65535, ge=1, le=limits.MAX_SNAPLEN)
     promiscuous: bool = True
-    buffer_mb: int = Field(default=64, ge=1, le=2047)
+    buffer_mb: int = Field(default=64, ge=1, le=limits.MAX_CAPTURE_BUFFER // _MB)
     pace: Literal["file", "topspeed"] = "file"
-    pps: int = Field(default=0, ge=0, le=100_000_000)
-    clock_offset_us: int = Field(default=0, ge=-3_600_000_000, le=3_600_000_000)
-    jitter_us: int = Field(default=0, ge=0, le=1_000_000)
+    pps: int = Field(default=0, ge=0, le=limits.MAX_PPS)
+    clock_offset_us: int = Field(
+        default=0, ge=-limits.MAX_CLOCK_OFFSET_NS // 1000, le=limits.MAX_CLOCK_OFFSET_NS // 1000
+    )
+    jitter_us: int = Field(default=0, ge=0, le=limits.MAX_JITTER_NS // 1000)
     from_start: bool = False
     drop: Drop = Drop()
 
