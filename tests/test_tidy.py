@@ -94,7 +94,7 @@ def is_public(node: ast.AST) -> bool:
     """A class, function or method that others may use; a property is an attribute, which its class explains."""
     if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
         return False
-    return not any(isinstance(one, ast.Name) and one.id == "property" for one in node.decorator_list)
+    return not any(ast.unparse(one).split(".")[-1] in {"property", "setter"} for one in node.decorator_list)
 
 
 def test_public_names_have_docstrings() -> None:
