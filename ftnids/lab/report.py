@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +17,7 @@ COLUMNS: Final = {
     "injected_drops": "injected",
     "recovered": "recovered",
     "lost": "lost",
-    "ambiguous": "ambiguous",
+    "ambiguous": "ambig.",
     "late": "late",
     "delay_p50_ms": "p50 ms",
     "delay_p99_ms": "p99 ms",
@@ -32,14 +33,13 @@ def _number(value: float) -> str:
 def table(summary: Mapping[str, Any]) -> Table:
     """A row for each replica; columns of drops that should not be are there only when they are."""
     columns = COLUMNS | {key: text for key, text in UNUSUAL.items() if any(row[key] for row in summary["replicas"])}
-    result = Table("replica", header_style="bold")
+    result = Table("replica", header_style="bold", box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     for heading in (*columns.values(), "stream"):
         result.add_column(heading, justify="left" if heading == "stream" else "right")
     first = summary["replicas"][0]["stream_sha256"]
     for row in summary["replicas"]:
-        digest = row["stream_sha256"]
-        stream = f"{digest[:12]} {'equal' if digest and digest == first else 'DIFFERENT'}"
-        result.add_row(row["name"], *(_number(row[key]) for key in columns), stream)
+        equal = row["stream_sha256"] == first != ""
+        result.add_row(row["name"], *(_number(row[key]) for key in columns), "equal" if equal else "UNEQUAL")
     return result
 
 
@@ -55,7 +55,7 @@ def show(console: Console, summary: Mapping[str, Any], alerts: Sequence[Mapping[
     reasons = summary["reasons"]
     for reason in reasons:
         console.print(Text(f"FAULT  {reason}", style="red"), soft_wrap=True)
-    text = "FAIL  " + f"{len(reasons)} faults" if reasons else "PASS  the replicas' streams are equal"
+    text = f"FAIL  {len(reasons)} fault(s)" if reasons else "PASS  the replicas' streams are equal"
     if not reasons and "alert_differences" in summary:
         text += ", and no difference of alerts from the reference is unexplained"
     console.print(Text(text, style="bold red" if reasons else "bold green"), soft_wrap=True)

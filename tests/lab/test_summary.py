@@ -112,7 +112,7 @@ def test_report(statuses: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     made["replicas"][1] |= {"stream_sha256": "0" * 64, "kernel_drops": 3}
     made["reasons"] = ["a [bold] reason"]
     text = shown(made)
-    assert "DIFFERENT" in text
+    assert "UNEQUAL" in text
     assert "kernel drops" in text
     assert "FAULT  a [bold] reason" in text
     assert "PASS" not in text
