@@ -417,7 +417,7 @@ class Replica:
 
     def _now_ns(self) -> int:
         """The capture clock: it does not step, and live packets are stamped on it."""
-        return self.capture.clock_ns() if self.config.capture.interface else time.monotonic_ns() + EPOCH_NS
+        return self.capture.clock_ns if self.config.capture.interface else time.monotonic_ns() + EPOCH_NS
 
     def _header(self) -> tuple[int, int, View]:
         return self.me, self.incarnation, self.engine.view

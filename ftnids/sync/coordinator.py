@@ -36,6 +36,7 @@ class Coordinator:
         self.number = 0
         self.ended = False
         self._ends: set[int] = set()
+        self._ahead: dict[int, dict[tuple[int, int], Report]] = {m: {} for m in members}  # that overtook others
         self._asked_ns: dict[tuple[int, int], int] = {}
         self._mask = sum(1 << m for m in members)
         self._new = False
@@ -61,15 +62,25 @@ class Coordinator:
     # -- what comes in -----------------------------------------------------------------------
 
     def report(self, report: Report) -> None:
-        """Take in another member's report; one that leaves a gap or finds no room is not taken."""
+        """Take in another member's report; one that comes early waits, one that finds no room is not taken."""
         member = report.sender
-        merger = self.merger
+        merger, ahead = self.merger, self._ahead[report.sender]
+        if report.position > merger.reported(member):
+            if len(ahead) < limits.MAX_EARLY_REPORTS:
+                ahead[report.position, len(report.hash) + len(report.cluster)] = report
+            return
+        self._take(report)
+        while ahead and (waiting := min(ahead))[0] <= merger.reported(member):
+            self._take(ahead.pop(waiting))
+
+    def _take(self, report: Report) -> None:
+        member, merger = report.sender, self.merger
         count = len(report.hash) + report.k * len(report.cluster)
         if report.watermark_ns == NEVER and report.k == 0 and report.position < merger.reported(member):
             merger.add_detail(member, report.position, report.hash, report.time_ns)
             self._new = True
             return
-        if report.position > merger.reported(member) or merger.pending(member) + count > limits.MAX_PENDING:
+        if merger.pending(member) + count > limits.MAX_PENDING:
             self.reports_refused += 1
             return
         if report.k:

@@ -1,8 +1,9 @@
 """A member tells the coordinator what it captured.
 
 Theory of operation.  The capture stream from `start` on is reported in order.  `sent` is the next
-position to report, `heard` the next that the coordinator says it wants; where `heard` does not
-move for a while although `sent` is ahead, reporting goes back to it.  A report carries packet
+position to report, `heard` the next that the coordinator says it wants.  Where `heard` does not move
+although `sent` is ahead and the coordinator goes on acknowledging, reports were lost, and reporting goes back
+to it; a coordinator that says nothing is busy, and more reports would not help it.  A report carries packet
 hashes and times (*pushed*), or, at a high rate and while nearly all is clean, a hash for each k
 packets (*summarised*): 8 bytes and two times for k packets.  A stretch with a repeated packet in
 it is never summarised, because equal cluster hashes must mean equal packets one by one.
@@ -26,6 +27,7 @@ from ftnids.sync.settings import MS, Settings, Stream
 
 SUMMARY_RATE: Final = 20_000  # packets/s above which summaries pay
 SUMMARY_DIRTY: Final = 0.002  # share of packets that not all had, above which clusters are seldom clean
+LOST_ACKS: Final = 2  # acknowledgements without progress that show that reports were lost
 FULL: Final = 4_096  # packets that make a report due at once
 
 
@@ -58,7 +60,7 @@ class _Rate:
 
     def decided(self, packets: int, dirty: int) -> None:
         """Take in how many of `packets` decided ones not all members had."""
-        weight = packets / (packets + 2_000)
+        weight = packets / (packets + 500)
         self.dirty += weight * (dirty / packets - self.dirty)
 
 
@@ -74,6 +76,7 @@ class Reporter:
         self.rate = _Rate()
         self._last_ns = 0
         self._progress_ns = 0
+        self._silent = 0  # acknowledgements without progress
         self._counted = start
         self._ended = False
         self._end_heard = False
@@ -84,10 +87,12 @@ class Reporter:
         return self.rate.packets > SUMMARY_RATE and self.rate.dirty < SUMMARY_DIRTY
 
     def acknowledged(self, position: int, now_ns: int) -> None:
-        """The coordinator has everything below `position`."""
+        """The coordinator said that it has everything below `position`."""
+        self._silent += 1
         if position > self.heard:
             self.heard = position
             self.sent = max(self.sent, position)
+            self._silent = 0
             self._progress_ns = now_ns
 
     def due_ns(self) -> int:
@@ -105,13 +110,15 @@ class Reporter:
         head = self._stream.head
         self.rate.captured(head - self._counted, now_ns)
         self._counted = head
-        self.acknowledged(consumed, now_ns)  # what is decided was heard, whatever became of its acknowledgement
+        if consumed > self.heard:  # what is decided was heard, whatever became of its acknowledgement
+            self.acknowledged(consumed, now_ns)
         self._go_back(now_ns)
         if head - self.sent < FULL and now_ns < self.due_ns():
             return []
         self._last_ns = now_ns
         if self.sent == self.heard:
             self._progress_ns = now_ns
+            self._silent = 0
         upto = min(head, self.sent + limits.MAX_REPORT_PACKETS, consumed + limits.MAX_REPORTED)
         upto = max(upto, self.sent)
         made = self._cover(view, self.sent, upto, watermark, head)
@@ -133,7 +140,10 @@ class Reporter:
         return report
 
     def _go_back(self, now_ns: int) -> None:
-        if self.sent > self.heard and now_ns - self._progress_ns > self._settings.timers.resend:
+        if self.sent == self.heard or self._silent < LOST_ACKS:
+            return
+        if now_ns - self._progress_ns > self._settings.timers.resend:
+            self._silent = 0
             self.sent = self.heard
             self._progress_ns = now_ns
 

@@ -112,6 +112,7 @@ class Simulation:
         self.agreed: list[int] = []  # true index by seq: the first publisher's word
         self.times: list[int] = []
         self.flags: list[int] = []
+        self._tolerances: list[tuple[int, int]] = []  # true time, the largest tolerance in force from then on
         self._stable_at = np.zeros(0, np.int64)
         self._heap: list[tuple[int, int, int, Message | None]] = []
         self._count = 0
@@ -186,6 +187,10 @@ class Simulation:
             for action in actions:
                 self._act(r, x, action)
             actions = x.engine.actions()
+        if x.engine.coordinator is not None and x.engine.member is not None and x.engine.member.last is not None:
+            tolerance = max(x.engine.member.last.tolerance_ns.values())
+            if not self._tolerances or self._tolerances[-1][1] != tolerance:
+                self._tolerances.append((self.now, tolerance))
 
     def _act(self, r: int, x: Replica, action: Action) -> None:
         match action:
@@ -310,9 +315,14 @@ class Simulation:
     def _captured(self) -> list[I64]:
         return [x.stream.ids[x.start :] for x in self.replicas]
 
-    def _tolerance(self) -> int:
-        """Packets with the same hash closer than this are ambiguous: clocks and reordering cannot tell them apart."""
-        return 4 * self.weather.jitter + 60 * US
+    def _tolerance(self, times: I64) -> I64:
+        """By packet: equal ones closer than this are ambiguous, because the clocks in force could not tell them apart."""
+        since = np.array([at for at, _ in self._tolerances])
+        value = np.array([tolerance for _, tolerance in self._tolerances])
+        after = np.searchsorted(since, times)
+        before = np.maximum(after - 1, 0)
+        in_force = np.maximum(value[before], value[np.minimum(after, len(value) - 1)])
+        return np.asarray(2 * in_force + 4 * self.weather.jitter + 60 * US, np.int64)
 
     def _check_completeness(self) -> None:
         """Once per real occurrence; between the largest replica's count and the union where ambiguous."""
@@ -321,7 +331,7 @@ class Simulation:
         _, group = np.unique(self.link.hash, return_inverse=True)
         order = np.lexsort((self.link.time_ns, group))
         gaps = np.diff(self.link.time_ns[order])
-        fresh = np.r_[True, (np.diff(group[order]) != 0) | (gaps > self._tolerance())]
+        fresh = np.r_[True, (np.diff(group[order]) != 0) | (gaps > self._tolerance(self.link.time_ns)[order][1:])]
         burst = np.empty(len(order), np.int64)
         burst[order] = np.cumsum(fresh) - 1
         bursts = int(burst.max()) + 1
