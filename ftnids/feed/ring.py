@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ftnids.core import PacketBatch
-
-RECOVERED: Final = 1 << 62  # in a slot reference: a recovered packet, not a position
+from ftnids.core import RECOVERED, PacketBatch
 
 
 class AgreedRing(Protocol):

@@ -11,18 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ftnids.feed.ring import RECOVERED
+from ftnids.core import RECOVERED, PacketBatch
 
 
 @dataclass(frozen=True)
 class Packet:
     time_us: int
     data: bytes
-
-
-@dataclass
-class Batch:
-    hash: NDArray[np.uint64]
 
 
 class FakeRing:
@@ -43,7 +38,7 @@ class FakeRing:
         self.refs = np.where(recovered, RECOVERED | np.cumsum(recovered) - 1, np.cumsum(~recovered) - 1).astype(
             np.int64
         )
-        self._captured = self.all_hashes[~recovered]
+        self._captured: NDArray[np.uint64] = self.all_hashes[~recovered]
         self._recovered = self.all_hashes[recovered]
 
     @property
@@ -85,8 +80,9 @@ class FakeRing:
     def hashes(self, first: int, last: int) -> NDArray[np.uint64]:
         return self._captured[first:last]
 
-    def gather(self, refs: NDArray[np.int64]) -> Batch:
-        return Batch(self._recovered[refs & ~RECOVERED])
+    def gather(self, refs: NDArray[np.int64]) -> PacketBatch:
+        sizes = np.zeros(len(refs), np.uint32)
+        return PacketBatch(self._recovered[refs & ~RECOVERED], sizes, sizes, b"")
 
 
 def read_pcap(path: Path) -> list[Packet]:
