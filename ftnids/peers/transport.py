@@ -10,7 +10,7 @@ of its own at the sender, whose limit is that peer's affair alone.
 The protocol above resends what makes no progress, so the transport never waits and keeps nothing for the absent:
 
 * `send` either queues a message or drops and counts it.  A queue exists only while the peer is connected
-  (ZMQ_IMMEDIATE); messages of a past connection are not delivered to the next one.
+  (ZMQ_IMMEDIATE) and ends with the connection.  What TCP had taken by then may still arrive, late.
 * Connections are retried every 20 ms, backing off to 500 ms, so that a restarted peer is heard at once.
 * ZeroMQ's own heartbeats close a connection that has gone silent.  They do not decide who is alive (the engine's
   heartbeats do that, five times as fast); they cut short TCP's retransmission back-off, which would
@@ -286,7 +286,9 @@ class Transport:
         except wire.ForeignClusterError as error:
             raise _DroppedError("foreign", f"{error}: compare cluster.name and the secret") from None
         except wire.ProtocolVersionError as error:
-            raise _DroppedError("version", f"{error}: upgrade the older one") from None
+            link = self._links.get(error.sender)
+            who = f"{link.name} {link.address.endpoint}" if link else f"member {error.sender}"
+            raise _DroppedError("version", f"{who} {error}") from None
         except WireError as error:
             raise _DroppedError("malformed", str(error)) from None
         link = self._links.get(message.sender)
@@ -328,11 +330,11 @@ class Transport:
         if event == zmq.Event.HANDSHAKE_SUCCEEDED:
             link.connected = True
             self.counters["connects"] += 1
-            self._limiter.log(self._log, "info", f"up {link.name}", "peer_connected", **facts)
+            self._log.info("peer_connected", **facts)
         elif event == zmq.Event.DISCONNECTED:
             self.counters["disconnects"] += link.connected
             if link.connected:
-                self._limiter.log(self._log, "info", f"down {link.name}", "peer_disconnected", **facts)
+                self._log.info("peer_disconnected", **facts)
             link.connected = False
         else:
             hint = "it refuses this replica's key or has another one: compare public_key in cluster.member on both"

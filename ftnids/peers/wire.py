@@ -50,6 +50,7 @@ VERSION_AT: Final = 4
 NEWEST_AT: Final = 5
 CLUSTER_AT: Final = 6
 KIND_AT: Final = 14
+SENDER_AT: Final = 15  # comes first in what every message carries, in every version
 CLUSTER_ID: Final = 8  # bytes
 
 Layout = tuple[Part, ...]
@@ -62,9 +63,10 @@ class ForeignClusterError(WireError):
 class ProtocolVersionError(WireError):
     """The sender writes a version that this replica does not read."""
 
-    def __init__(self, version: int, newest: int) -> None:
-        super().__init__(f"speaks protocol {version}, this replica {oldest()} to {PROTOCOL}")
-        self.version, self.newest = version, newest
+    def __init__(self, version: int, newest: int, sender: int) -> None:
+        mine = " and ".join(str(spoken) for spoken in sorted(VERSIONS))
+        super().__init__(f"speaks protocol {version}, this replica {mine}: upgrade the older one")
+        self.version, self.newest, self.sender = version, newest, sender
 
 
 class Log(Part):
@@ -238,7 +240,7 @@ def decode(data: bytes | memoryview, cluster_id: bytes) -> Message:
     """
     if len(data) > limits.MAX_MESSAGE_BYTES:
         raise WireError(f"{len(data)} bytes are over the limit of {limits.MAX_MESSAGE_BYTES}")
-    kind, version = _read_prefix(bytes(data[:PREFIX]), cluster_id)
+    kind, version = _read_prefix(bytes(data[: SENDER_AT + 1]), cluster_id)
     source = Reader(data[PREFIX:])
     values = _read(source, COMMON + VERSIONS[version][kind])
     source.finish()
@@ -260,13 +262,13 @@ def describe() -> str:
 
 def _read_prefix(prefix: bytes, cluster_id: bytes) -> tuple[Kind, int]:
     """Kind and version of a message that this replica can read."""
-    if len(prefix) < PREFIX or prefix[:VERSION_AT] != MAGIC:
+    if len(prefix) <= SENDER_AT or prefix[:VERSION_AT] != MAGIC:
         raise WireError("no ftnids message")
     if prefix[CLUSTER_AT:KIND_AT] != cluster_id:
         raise ForeignClusterError("belongs to another cluster")
     version = prefix[VERSION_AT]
     if version not in VERSIONS:
-        raise ProtocolVersionError(version, prefix[NEWEST_AT])
+        raise ProtocolVersionError(version, prefix[NEWEST_AT], prefix[SENDER_AT])
     try:
         kind = Kind(prefix[KIND_AT])
     except ValueError:

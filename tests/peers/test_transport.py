@@ -250,7 +250,7 @@ GARBAGE: dict[str, list[bytes]] = {
     "dropped_malformed": [b"", b"hello", wire.encode(ack(1), ID)[:-1], wire.encode(ack(1), ID) + b"x"],
     "dropped_oversized": [bytes(limits.MAX_MESSAGE_BYTES + 1)],
     "dropped_foreign": [wire.encode(ack(1), b"cluster2")],
-    "dropped_version": [wire.MAGIC + b"\x09\x09" + ID + bytes((Kind.ACK,))],
+    "dropped_version": [wire.MAGIC + b"\x09\x09" + ID + bytes((Kind.ACK, 1))],
     "dropped_spoofed": [wire.encode(ack(0), ID), wire.encode(ack(2), ID)],
 }
 
@@ -281,7 +281,7 @@ def test_the_log_says_what_to_do_once(made: list[Transport], capsys: pytest.Capt
             push.send(GARBAGE["dropped_foreign"][0])
         until(lambda: made[0].counters["dropped_version"] + made[0].counters["dropped_foreign"] == 100, made[0])
     shown = capsys.readouterr().err
-    assert shown.count("speaks protocol 9, this replica 1 to 1: upgrade the older one") == 1
+    assert shown.count(f"1 {addresses[1]} speaks protocol 9, this replica 1: upgrade the older one") == 1
     assert shown.count("belongs to another cluster: compare cluster.name and the secret") == 1
 
 
