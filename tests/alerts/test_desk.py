@@ -1,0 +1,95 @@
+"""Two desks on one link: what both IDSs raise leaves the set once."""
+
+from collections.abc import Sequence
+
+from ftnids.alerts.dedup import MS, Deduplicator
+from ftnids.alerts.desk import Desk
+from ftnids.alerts.readers import Record
+from ftnids.sync.messages import View
+
+NAMES = ["a", "b"]
+
+
+class Kept:
+    """An output that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.closed = False
+
+    def write(self, records: Sequence[Record]) -> None:
+        self.records += records
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Pair:
+    """Member 0 coordinates; both desks write to outputs of their own."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.alerts = [Kept(), Kept()]
+        self.eve = [Kept(), Kept()]
+        self.desks = []
+        for me in (0, 1):
+
+            def header(me: int = me) -> tuple[int, int, View]:
+                return me, 1, View(1, 1, 0, 1)
+
+            desk = Desk(me, NAMES, header, Deduplicator(hold_ms=500), [self.alerts[me]], [self.eve[me]])
+            desk.start(0, (0, 1))
+            self.desks.append(desk)
+
+    def run(self, seconds: float) -> None:
+        for _ in range(int(seconds * 20)):
+            self.now += 50 * MS
+            for desk in self.desks:
+                for member, message in desk.tick(self.now):
+                    for back, answer in self.desks[member].arrived(message, self.now):
+                        self.desks[back].arrived(answer, self.now)
+
+
+def alert(number: int) -> Record:
+    identity = {"id": f"{number:024x}", "seq": number, "view": 1, "replicas": ["?"], "status": "confirmed"}
+    return {"event_type": "alert", "alert": {"gid": 1, "signature_id": 7, "rev": 1}, "ftnids": identity}
+
+
+def test_what_both_raise_comes_out_once_with_both_names() -> None:
+    pair = Pair()
+    for desk in pair.desks:
+        desk.raised([alert(3), {"event_type": "dns", "dns": {}}, alert(4)], pair.now)
+        desk.progress(10)
+    pair.run(1)
+    assert [r["ftnids"]["seq"] for r in pair.alerts[0].records] == [3, 4]
+    assert all(r["ftnids"]["replicas"] == ["a", "b"] for r in pair.alerts[0].records)
+    assert pair.alerts[1].records == []
+    assert [len(kept.records) for kept in pair.eve] == [1, 0]
+    assert pair.desks[0].counters()["alerts_out"] == 2
+    assert pair.desks[0].counters()["alerts_suppressed"] == 2
+
+
+def test_an_alert_of_one_member_alone_comes_out_and_is_a_divergence() -> None:
+    pair = Pair()
+    pair.desks[1].raised([alert(5)], pair.now)
+    for desk in pair.desks:
+        desk.progress(10, final=True)
+    pair.run(2)
+    pair.desks[0].close()
+    assert [r["ftnids"]["replicas"] for r in pair.alerts[0].records] == [["b"]]
+    assert pair.desks[0].counters()["alerts_diverging"] == 1
+
+
+def test_the_end_is_reached_when_the_last_alert_has_left() -> None:
+    pair = Pair()
+    pair.desks[0].progress(9, final=True)
+    pair.run(0.5)
+    assert not pair.desks[0].done
+    pair.desks[1].raised([alert(8)], pair.now)
+    pair.desks[1].progress(9, final=True)
+    assert not pair.desks[1].done
+    pair.run(1)
+    assert [desk.done for desk in pair.desks] == [True, True]
+    pair.desks[0].close()
+    assert pair.alerts[0].closed
+    assert [r["ftnids"]["seq"] for r in pair.alerts[0].records] == [8]
