@@ -237,5 +237,7 @@ long ftn_capture_run(struct ftn_capture *c, struct ftn_ring *ring, const struct 
             wait_for(c, fate, left);
     }
     const long done = (long)(c->captured - before);
+    if (done == 0)
+        ftn_update_stats(c); /* quiet: the counters are up to date */
     return done == 0 && c->ended ? FTN_END : done;
 }

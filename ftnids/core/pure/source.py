@@ -298,6 +298,8 @@ class _Live(Source):
                 break
             if not got:
                 self._poll.poll(min(left / 1e6, TICK_S * 1e3))
+        if self.captured == before:
+            self._update_stats()  # quiet: the counters are up to date
         return self.captured - before
 
     def _dispatch(self, ring: Handle, count: int) -> bool:
