@@ -9,7 +9,7 @@ RUN python3 -m venv /opt/ftnids && /opt/ftnids/bin/pip install --no-cache-dir /s
 
 FROM debian:13-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
-        python3 libpcap0.8t64 suricata criu iproute2 ethtool && rm -rf /var/lib/apt/lists/*
+        python3 libpcap0.8t64 suricata criu iproute2 ethtool procps && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/ftnids /opt/ftnids
 ENV PATH=/opt/ftnids/bin:$PATH
 ENTRYPOINT ["ftnids"]
