@@ -185,7 +185,7 @@ _VERSION_1: Final[dict[Kind, Layout]] = {
     ),
     Kind.JOIN: (
         Blob("digest", limits.MAX_DIGEST),
-        Text("config", limits.MAX_TEXT),
+        Text("config", limits.MAX_SHARED_TEXT),
         Switches("ready"),
         Signed("position", low=-1),
         Signed("offset_ns"),
@@ -197,8 +197,8 @@ _VERSION_1: Final[dict[Kind, Layout]] = {
         Times("time_ns", "hash", thousands=True),
         Unsigned("position"),
         Blob("digest", limits.MAX_DIGEST),
-        Text("config", limits.MAX_TEXT),
-        Text("refused", limits.MAX_TEXT),
+        Text("config", limits.MAX_SHARED_TEXT),
+        Text("refused", limits.MAX_SHARED_TEXT),
     ),
     Kind.ALERT: (
         Unsigned("number"),
