@@ -5,12 +5,11 @@ pcapy-ng reads both but gives whole microseconds only; capture times are in nano
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from ftnids import limits
 from ftnids.errors import CaptureError
@@ -25,26 +24,25 @@ class TruncatedError(Exception):
     """The file ends inside a record."""
 
 
-def open_file(path: str) -> tuple[int, Iterator[Packet]]:
-    """(link type, packets) of a capture file.  CaptureError when it is none; the iterator raises TruncatedError."""
+@dataclass(frozen=True)
+class CaptureFile:
+    """An open capture file; iterating over `packets` raises TruncatedError where the file ends inside a record."""
+
+    file: BinaryIO
+    linktype: int
+    packets: Iterator[Packet]
+
+
+def open_file(path: str) -> CaptureFile:
+    """Open a capture file of any kind.  CaptureError when it is none."""
     try:
-        file = Path(path).open("rb")  # noqa: SIM115  (the packet iterator closes it)
-        magic = file.read(4)
+        file = Path(path).open("rb")  # noqa: SIM115  (closed by who uses it)
     except IsADirectoryError:
         raise CaptureError("is a directory, not a capture file") from None
     except OSError as error:
         raise CaptureError(f"cannot be opened: {error.strerror}") from None
     try:
-        if not magic:
-            raise CaptureError("is empty, not a capture file")
-        for order in "<>":
-            if magic in (struct.pack(order + "I", 0xA1B2C3D4), struct.pack(order + "I", 0xA1B23C4D)):
-                tick = 1000 if 0xD4 in magic else 1
-                return _open_pcap(file, order, tick)
-        if magic == struct.pack("<I", SECTION):
-            file.seek(0)
-            return _open_pcapng(file)
-        raise CaptureError("is no capture file that can be read (pcap or pcapng): unknown file format")
+        return CaptureFile(file, *_read_header(file))
     except TruncatedError:
         file.close()
         raise CaptureError("is no capture file that can be read (pcap or pcapng): truncated file header") from None
@@ -53,7 +51,20 @@ def open_file(path: str) -> tuple[int, Iterator[Packet]]:
         raise
 
 
-def _read(file: io.BufferedReader, size: int) -> bytes:
+def _read_header(file: BinaryIO) -> tuple[int, Iterator[Packet]]:
+    magic = file.read(4)
+    if not magic:
+        raise CaptureError("is empty, not a capture file")
+    for order in "<>":
+        for number, tick in ((0xA1B2C3D4, 1000), (0xA1B23C4D, 1)):
+            if magic == struct.pack(order + "I", number):
+                return _open_pcap(file, order, tick)
+    if magic == struct.pack("<I", SECTION):
+        return _open_pcapng(file)
+    raise CaptureError("is no capture file that can be read (pcap or pcapng): unknown file format")
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
     data = file.read(size)
     if len(data) < size:
         raise TruncatedError
@@ -61,22 +72,21 @@ def _read(file: io.BufferedReader, size: int) -> bytes:
 
 
 # -- pcap ------------------------------------------------------------------------------------------
-def _open_pcap(file: io.BufferedReader, order: str, tick: int) -> tuple[int, Iterator[Packet]]:
+def _open_pcap(file: BinaryIO, order: str, tick: int) -> tuple[int, Iterator[Packet]]:
     snaplen, linktype = struct.unpack(order + "12xII", _read(file, 20))
     return linktype & 0x03FFFFFF, _pcap_packets(file, order, tick, snaplen or limits.MAX_SNAPLEN)
 
 
-def _pcap_packets(file: io.BufferedReader, order: str, tick: int, snaplen: int) -> Iterator[Packet]:
+def _pcap_packets(file: BinaryIO, order: str, tick: int, snaplen: int) -> Iterator[Packet]:
     record = struct.Struct(order + "IIII")
-    with file:
-        while head := file.read(16):
-            if len(head) < 16:
-                raise TruncatedError
-            seconds, fraction, caplen, wirelen = record.unpack(head)
-            if caplen > limits.MAX_SNAPLEN:
-                raise CaptureError(f"invalid packet capture length {caplen}")
-            frame = _read(file, caplen)[:snaplen]
-            yield seconds * 10**9 + fraction * tick % 10**9, wirelen, frame
+    while head := file.read(16):
+        if len(head) < 16:
+            raise TruncatedError
+        seconds, fraction, caplen, wirelen = record.unpack(head)
+        if caplen > limits.MAX_SNAPLEN:
+            raise CaptureError(f"invalid packet capture length {caplen}")
+        frame = _read(file, caplen)[:snaplen]
+        yield seconds * 10**9 + fraction * tick % 10**9, wirelen, frame
 
 
 # -- pcapng ----------------------------------------------------------------------------------------
@@ -98,8 +108,11 @@ class Interface:
 class _Section:
     """The reader's state: byte order, and the interfaces of the running section."""
 
-    def __init__(self, file: io.BufferedReader) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self.file = file
+        self.begun = struct.pack(
+            "<I", SECTION
+        )  # was read to tell what file it is, and cannot be read again from a pipe
         self.order = "<"
         self.interfaces: list[Interface] = []
         self.linktype: int | None = None
@@ -113,7 +126,8 @@ class _Section:
 
     def block(self) -> tuple[int, bytes] | None:
         """(type, body) of the next block, None at the end of the file."""
-        head = self.file.read(8)
+        head = self.begun + self.file.read(8 - len(self.begun))
+        self.begun = b""
         if not head:
             return None
         if len(head) < 8:
@@ -175,7 +189,7 @@ class _Section:
         return data[:caplen]
 
 
-def _open_pcapng(file: io.BufferedReader) -> tuple[int, Iterator[Packet]]:
+def _open_pcapng(file: BinaryIO) -> tuple[int, Iterator[Packet]]:
     section = _Section(file)
     while section.linktype is None:
         block = section.block()
@@ -187,10 +201,9 @@ def _open_pcapng(file: io.BufferedReader) -> tuple[int, Iterator[Packet]]:
 
 
 def _pcapng_packets(section: _Section) -> Iterator[Packet]:
-    with section.file:
-        while block := section.block():
-            kind, body = block
-            if kind == INTERFACE:
-                section.add_interface(body)
-            elif kind in (OLD_PACKET, SIMPLE_PACKET, PACKET):
-                yield section.packet(kind, body)
+    while block := section.block():
+        kind, body = block
+        if kind == INTERFACE:
+            section.add_interface(body)
+        elif kind in (OLD_PACKET, SIMPLE_PACKET, PACKET):
+            yield section.packet(kind, body)

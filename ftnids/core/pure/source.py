@@ -201,12 +201,21 @@ class Source:
 
 class _File(Source):
     def __init__(self, path: str, snaplen: int, bpf: str) -> None:
-        linktype, self._packets = files.open_file(path)
-        super().__init__(linktype, snaplen)
-        self._filter = _compile(linktype, bpf) if bpf else None
+        opened = files.open_file(path)
+        super().__init__(opened.linktype, snaplen)
+        self._file, self._packets = opened.file, opened.packets
+        try:
+            self._filter = _compile(opened.linktype, bpf) if bpf else None
+        except CaptureError:
+            self.close()
+            raise
         self._next: Pending | None = None
         self._ended = False
         self._filtered = self._matching()
+
+    def close(self) -> None:
+        self._file.close()
+        self.closed = True
 
     def _matching(self) -> Iterator[files.Packet]:
         for packet in self._packets:
