@@ -12,7 +12,7 @@ from ftnids.doctor.finding import Finding, fail, grade, ok
 
 SHM: Final = Path("/dev/shm")
 STATUS: Final = Path("/proc/self/status")
-INDEX_BYTES: Final = 96  # of a ring's index per slot, captured and agreed, rounded up
+INDEX_BYTES: Final = 81  # per slot: captured and recovered 32 each, agreed 17
 CAPABILITIES: Final = {
     "CAP_NET_RAW": (13, "capturing from an interface"),
     "CAP_NET_ADMIN": (12, "promiscuous mode, and the lab's network namespaces"),
@@ -39,8 +39,9 @@ def capabilities(*, capturing: bool, status: Path = STATUS) -> list[Finding]:
 def shared_memory(config: Config | None, shm: Path = SHM) -> Finding:
     """Whether the ring, as configured or by default, fits into shared memory."""
     ring = config.ring if config else Ring()
-    needed = ring.arena_bytes + ring.recovered_bytes + ring.slots * INDEX_BYTES
-    why = f"the ring takes {_mb(needed)} MB of it; a ring that outgrows it kills the replica"
+    slots = 1 << (ring.slots - 1).bit_length()  # as the ring rounds them
+    needed = ring.arena_bytes + ring.recovered_bytes + slots * INDEX_BYTES
+    why = f"the ring takes {_mb(needed)} MB of it, all when the replica starts"
     try:
         free = os.statvfs(shm)
     except OSError as error:

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-from ftnids.capture import preflight
 from ftnids.doctor.finding import Finding, fail, ok, warn
+from ftnids.errors import FtnidsError
 
 SYS: Final = Path("/sys/class/net")
 IFF_UP: Final = 1
@@ -22,9 +22,18 @@ def examine(interface: str) -> list[Finding]:
     if not re.fullmatch(r"[^/\s]{1,15}", interface) or not (SYS / interface).exists():
         there = ", ".join(sorted(path.name for path in SYS.iterdir()))
         return [fail("interface", f"there is no interface {interface}", _WHY_UP, f"name one of {there}")]
+    return [up(interface), *frames(interface)]
+
+
+def frames(interface: str) -> list[Finding]:
+    """Whether it hands on frames as they were, and sends none of its own."""
+    try:
+        from ftnids.capture import preflight  # needs the core, whose absence is a finding of its own
+    except (ImportError, FtnidsError) as error:
+        return [warn("frames", f"{interface} cannot be examined: {error}", _WHY_CLEAN, "make build")]
     faults = [warn("frames", f"{interface}: {fault.what}", _WHY_CLEAN, fault.cure) for fault in preflight(interface)]
     clean = ok("frames", f"{interface} has no offloads that change frames, no address, no IPv6", _WHY_CLEAN)
-    return [up(interface), *(faults or [clean])]
+    return faults or [clean]
 
 
 def up(interface: str) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -106,6 +107,15 @@ def test_core(monkeypatch: pytest.MonkeyPatch, core: dict[str, str], level: Leve
     vars(module).update(core)
     monkeypatch.setitem(sys.modules, "ftnids.core", module)
     assert programs.core().level == level
+
+
+def test_a_core_that_cannot_be_loaded_is_a_finding() -> None:
+    """Nothing else is lost: the doctor is for hosts where something is wrong."""
+    asked = [sys.executable, "-m", "ftnids", "doctor", "-i", "lo", "--json"]
+    environment = {**os.environ, "FTNIDS_IMPL": "none"}
+    done = subprocess.run(asked, cwd=EXAMPLE.parents[1], env=environment, capture_output=True, text=True, check=False)
+    levels = {finding["name"]: finding["level"] for finding in json.loads(done.stdout)["findings"]}
+    assert (done.returncode, levels["core"], levels["frames"], levels["python"]) == (1, "fail", "warn", "ok")
 
 
 def test_python_and_libpcap() -> None:
