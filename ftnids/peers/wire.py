@@ -196,6 +196,7 @@ _VERSION_1: Final[dict[Kind, Layout]] = {
         Hashes("hash", limits.HISTORY_PACKETS),
         Times("time_ns", "hash", thousands=True),
         Unsigned("position"),
+        Signed("cut_ns"),
         Blob("digest", limits.MAX_DIGEST),
         Text("config", limits.MAX_SHARED_TEXT),
         Text("refused", limits.MAX_SHARED_TEXT),

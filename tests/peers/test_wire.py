@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from ftnids import limits
 from ftnids.errors import WireError
 from ftnids.peers import wire
-from ftnids.sync.messages import Ack, Bytes, Decision, Fetch, Heartbeat, Install, Kind, Report, View
+from ftnids.sync.messages import KINDS, Ack, Bytes, Decision, Fetch, Heartbeat, Install, Kind, Report, View
 from tests.peers.strategies import MESSAGES, array, same
 
 ID = bytes(range(8))
@@ -224,3 +225,10 @@ def test_the_page_shows_the_tables() -> None:
     shown = re.search(r"<!-- tables -->\n(.*)<!-- end -->", DOC.read_text(), re.DOTALL)
     assert shown is not None
     assert shown.group(1) == wire.describe()
+
+
+@kinds
+def test_every_field_of_every_record_is_on_the_wire(kind: Kind) -> None:
+    """A field that a table forgets would arrive as its default, unnoticed."""
+    rows = " ".join(wire._rows(wire.COMMON + wire.VERSIONS[wire.PROTOCOL][kind]))
+    assert not [field.name for field in dataclasses.fields(KINDS[kind]) if f"`{field.name}`" not in rows]
