@@ -97,4 +97,20 @@ class Fail:
     reason: str
 
 
-Action = Send | Push | Store | Publish | Stable | Free | Start | End | Note | Fail
+@dataclass(slots=True)
+class Change:
+    """The view has changed: `view` with `members` goes on from seq `seq`."""
+
+    view: View
+    members: tuple[int, ...]
+    seq: int
+
+
+@dataclass(slots=True)
+class Rejoin:
+    """The others have gone on without this replica: it must start anew and join them; `reason` is one line."""
+
+    reason: str
+
+
+Action = Send | Push | Store | Publish | Stable | Free | Start | Change | Rejoin | End | Note | Fail

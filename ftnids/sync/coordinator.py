@@ -15,7 +15,8 @@ import numpy as np
 from ftnids import limits
 from ftnids.sync.merge import Merger, Settled
 from ftnids.sync.merge import Settings as MergeSettings
-from ftnids.sync.messages import Decision, Fetch, Report, View
+from ftnids.sync.member import Member
+from ftnids.sync.messages import I64, Decision, Fetch, Install, Report, View
 from ftnids.sync.settings import Settings, Stream
 
 NEVER = np.iinfo(np.int64).min
@@ -26,14 +27,22 @@ class Coordinator:
     """Decides for one view."""
 
     def __init__(
-        self, settings: Settings, stream: Stream, view: View, members: tuple[int, ...], start: dict[int, int], seq: int
+        self,
+        settings: Settings,
+        stream: Stream,
+        view: View,
+        members: tuple[int, ...],
+        start: dict[int, int],
+        seq: int,
+        number: int = 0,
     ) -> None:
         self._settings = settings
         self._stream = stream
         self.view = view
         self.members = members
         self.seq = seq  # next to decide
-        self.number = 0
+        self.number = number
+        self.shift_ns = 0  # add to this replica's capture clock for the founder's
         self.ended = False
         self._ends: set[int] = set()
         self._ahead: dict[int, dict[tuple[int, int], Report]] = {m: {} for m in members}  # that overtook others
@@ -55,6 +64,37 @@ class Coordinator:
             start=start,
         )
 
+    def resume(self, install: Install, member: Member, holes: dict[int, I64]) -> None:
+        """Go on where another coordinator stopped: its clocks, its history, what it consumed out of turn."""
+        merger, me = self.merger, self._settings.me
+        self.shift_ns = install.offset_ns.get(me, 0)
+        for m in self.members:
+            if m in install.offset_ns:
+                merger.set_offset(m, install.offset_ns[m] - self.shift_ns, 2 * install.tolerance_ns[m])
+            if m in holes:
+                merger.taken(m, holes[m])
+        hashes, time_us, holders = member.history(self._stream)
+        if member.last is not None:
+            settled = (hashes, time_us * 1000 - self.shift_ns, holders)
+            merger.resume(settled, install.cut_ns - self.shift_ns, member.time_us, self.shift_ns)
+
+    def change(self, install: Install, members: tuple[int, ...]) -> None:
+        """The next view of the same coordinator: members go and come."""
+        self.view = install.installed
+        for m in self.members:
+            if m not in members:
+                self.merger.drop_member(m)
+                self._ends.discard(m)
+        for m in members:
+            if m not in self.members:
+                self.merger.add_member(m, None)
+                self.merger.set_offset(m, install.offset_ns[m] - self.shift_ns, install.tolerance_ns[m])
+        self.members = members
+        self._mask = sum(1 << m for m in members)
+        self._ahead = {m: {} for m in members}
+        self._asked_ns = {}
+        self._new = True
+
     def reported(self) -> dict[int, int]:
         """The next position wanted from each other member."""
         return {m: self.merger.reported(m) for m in self.members if m != self._settings.me}
@@ -65,6 +105,7 @@ class Coordinator:
         """Take in another member's report; one that comes early waits, one that finds no room is not taken."""
         member = report.sender
         merger, ahead = self.merger, self._ahead[report.sender]
+        merger.place(member, report.position)
         if report.position > merger.reported(member):
             if len(ahead) < limits.MAX_EARLY_REPORTS:
                 ahead[report.position, len(report.hash) + len(report.cluster)] = report
@@ -167,7 +208,7 @@ class Coordinator:
             desync_level=merger.desync_level,
             max_desync=merger.max_desync,
         )
-        decision.offset_ns = {m: merger.offset_ns(m) for m in self.members}
+        decision.offset_ns = {m: merger.offset_ns(m) + self.shift_ns for m in self.members}
         decision.tolerance_ns = {m: merger.tolerance_ns(m) for m in self.members}
         self.number += 1
         return decision
@@ -178,7 +219,8 @@ class Coordinator:
         count = len(settled.hash)
         here = settled.places >= 0
         holders = np.zeros(count, np.uint32)
-        for column, member in enumerate(self.members):
+        columns = [(self.merger.members.index(m), m) for m in self.members]
+        for column, member in columns:
             holders |= here[:, column].astype(np.uint32) << np.uint32(member)
         for first in range(0, max(count, 1), limits.MAX_DECISION_PACKETS):
             part = slice(first, min(first + limits.MAX_DECISION_PACKETS, count))
@@ -187,10 +229,10 @@ class Coordinator:
             decision.holders = holders[part]
             decision.flags = settled.flags[part]
             decision.hash = settled.hash[part][decision.holders != self._mask]
-            for column, member in enumerate(self.members):
+            for column, member in columns:
                 places = settled.places[part, column]
                 decision.places[member] = places[places >= 0]
-            decision.cut_ns = settled.cut_ns
+            decision.cut_ns = settled.cut_ns + self.shift_ns
             if first == 0:
                 decision.skipped = {m: p for m, p in settled.skipped.items() if len(p)}
             self.seq += len(decision.time_us)

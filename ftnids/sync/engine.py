@@ -7,14 +7,15 @@ caller passes the time, int64 ns on the replica's capture clock, which does not 
 
     no view   Membership finds the peers; the first replica up founds the lineage
     in a view Member keeps the agreed stream; Reporter reports to the coordinator;
-              where this replica coordinates, Coordinator merges and decides instead
+              where this replica coordinates, Coordinator merges and decides instead;
+              Views watches the others, and changes the view when one goes or comes
 
 Every message names its view; one of another view changes nothing.  Assertions stay on.
 """
 
 from __future__ import annotations
 
-from ftnids.sync.actions import Action, End, Fail, Note, Send, Start
+from ftnids.sync.actions import Action, Change, End, Note, Rejoin, Send, Start
 from ftnids.sync.coordinator import Coordinator
 from ftnids.sync.member import Member
 from ftnids.sync.membership import Membership, State
@@ -32,13 +33,14 @@ from ftnids.sync.messages import (
     Leave,
     Message,
     Nack,
+    Promise,
+    Propose,
     Report,
     View,
 )
 from ftnids.sync.reporter import Reporter
 from ftnids.sync.settings import MS, Settings, Stream
-
-LOST_AFTER = 33  # failure timeouts of silence before a set that cannot change its view gives up
+from ftnids.sync.views import Views
 
 
 class Engine:
@@ -53,6 +55,7 @@ class Engine:
         self.member: Member | None = None
         self.reporter: Reporter | None = None
         self.coordinator: Coordinator | None = None
+        self.views: Views | None = None
         self.stale = 0  # messages of another view
         self._install: Install | None = None
         self._confirmed: set[int] = set()  # members heard in the view since INSTALL
@@ -84,7 +87,12 @@ class Engine:
             case Install():
                 self._installed(message, now_ns)
             case Leave():
-                self._left(message)
+                if self.views:
+                    self.views.left.add(message.sender)
+            case Propose() if self.views:
+                self.views.proposed(message, now_ns)
+            case Promise() if self.views:
+                self.views.promise(message, now_ns)
             case _ if message.view != self.view or self.member is None:
                 self.stale += 1
             case _:
@@ -146,23 +154,30 @@ class Engine:
         """Do everything that is due."""
         if self.state is State.FAILED:
             return
+        if now_ns - self._ticked_ns > self.settings.timers.failure // 3:
+            self.membership.woke(now_ns)  # what the others said meanwhile is still to be read
         self._ticked_ns = now_ns
-        if now_ns - self._beat_ns >= self.settings.timers.heartbeat:
+        beating = now_ns - self._beat_ns >= self.settings.timers.heartbeat
+        if beating:
             self._beat_ns = now_ns
-            self.membership.beat(self.view, sum(1 << m for m in self.members), now_ns)
-            beating = True
-        else:
-            beating = False
+            self._beat(now_ns)
         if self.member is None:
             install = self.membership.tick(now_ns)
             if install is not None:
-                self._enter(install)
+                self._enter(install, now_ns)
         if self.member is not None:
             self._run(self.member, beating, now_ns)
 
+    def _beat(self, now_ns: int) -> None:
+        hears = self.views.hears(now_ns) if self.views else 0
+        promised = self.views.promised.number if self.views else 0
+        self.membership.beat(self.view, sum(1 << m for m in self.members), hears, promised, now_ns)
+
     def _run(self, member: Member, beating: bool, now_ns: int) -> None:
         reported: dict[int, int] = {}
-        if self.coordinator:
+        if member.frozen:
+            pass
+        elif self.coordinator:
             self.coordinator.own(ended=self._ended)
             self._decide(self.coordinator, member, now_ns)
             reported = self.coordinator.reported()
@@ -177,7 +192,8 @@ class Engine:
             self.membership.state = State.ENDED
             self._out.append(End(member.ends_at))
         self._confirm(now_ns)
-        self._watch(now_ns)
+        if self.state is State.RUNNING:
+            self._watch(now_ns)
 
     def _decide(self, coordinator: Coordinator, member: Member, now_ns: int) -> None:
         acked = min(member.peer_acked.values())
@@ -212,28 +228,66 @@ class Engine:
     # -- the view ----------------------------------------------------------------------------------
 
     def _installed(self, message: Install, now_ns: int) -> None:
-        if self.member is None and message.members >> self.settings.me & 1:
-            self._enter(message)
+        """A view to be in: the first one, or the one that this replica promised."""
+        if not message.members >> self.settings.me & 1:
+            return
+        if self.member is None:
+            self._enter(message, now_ns)
+        elif self.views and message.installed == self.views.promised != self.view:
+            if message.number == self.member.number:
+                self._change(message, {}, now_ns)
 
-    def _enter(self, install: Install) -> None:
+    def _enter(self, install: Install, now_ns: int) -> None:
+        """The first view of this process."""
         me = self.settings.me
+        self._name(install)
+        start = install.start.get(me)
+        if start is None:  # a running view: this stream starts behind what is decided
+            start = self.membership.position(install.cut_ns - install.offset_ns[me])
+        self.member = Member(self.settings, self.view, self.members, start, install.first_seq, install.number)
+        self.views = Views(self.settings, self.membership, self.member)
+        self.views.entered(self.members, now_ns)
+        self._serve(install, start)
+        self._out.append(Start(self.view, self.members, start, install.first_seq))
+
+    def _change(self, install: Install, holes: dict[int, I64], now_ns: int) -> None:
+        """The next view of the lineage."""
+        assert self.member is not None and self.views is not None
+        leads = self.coordinator is not None and install.installed.coordinator == self.settings.me
+        self._name(install)
+        self.member.enter(self.view, self.members, install.void)
+        if self.coordinator is not None and leads:
+            self.coordinator.change(install, self.members)
+            self._install, self._confirmed = install, set()
+        else:
+            self._serve(install, self.member.consumed.base)
+            if self.coordinator is not None:
+                self.coordinator.resume(install, self.member, holes)
+        self.views.entered(self.members, now_ns)
+        self._out.append(Change(self.view, self.members, install.first_seq))
+
+    def _name(self, install: Install) -> None:
         self.view = install.installed
         self.members = tuple(m for m in range(self.settings.members) if install.members >> m & 1)
-        start = install.start[me]
-        self.member = Member(self.settings, self.view, self.members, start, install.first_seq)
-        self.membership.enter(self.members)
-        if self.view.coordinator == me:
-            self._install = install
+        self.membership.enter(self.view, self.members)
+
+    def _serve(self, install: Install, start: int) -> None:
+        """Become the view's coordinator, or one who reports to it."""
+        self.coordinator = self.reporter = None
+        if self.view.coordinator == self.settings.me:
+            self._install, self._confirmed = install, set()
+            begin = {m: install.start.get(m, 0) for m in self.members}
+            begin[self.settings.me] = start
             self.coordinator = Coordinator(
-                self.settings, self._stream, self.view, self.members, install.start, install.first_seq
+                self.settings, self._stream, self.view, self.members, begin, install.first_seq, install.number
             )
-            for m, offset in install.offset_ns.items():
-                self.coordinator.merger.set_offset(m, offset, install.tolerance_ns[m])
+            for m in self.members:
+                if m in install.offset_ns:
+                    self.coordinator.merger.set_offset(m, install.offset_ns[m], install.tolerance_ns[m])
         else:
             self.reporter = Reporter(self.settings, self._stream, start)
             if self._ended:
                 self.reporter.end()
-        self._out.append(Start(self.view, self.members, start, install.first_seq))
 
     def _confirm(self, now_ns: int) -> None:
         """Send INSTALL until every member is heard in the view."""
@@ -247,27 +301,18 @@ class Engine:
             self._install = None
 
     def _watch(self, now_ns: int) -> None:
-        """A member that is silent for long, or came back as another process, ends this view."""
-        if self.state is not State.RUNNING:
+        """Change the view where a member goes or comes; rejoin where the others have gone on."""
+        views = self.views
+        assert views is not None
+        reason = views.overtaken(now_ns)
+        if reason:
+            self.membership.state = State.FAILED
+            self._out.append(Note("warning", "left_behind", {"reason": reason}))
+            self._out.append(Rejoin(reason))
             return
-        for member in self.members:
-            peer = self.membership.peers.get(member)
-            if peer is None or not peer.heard_ns:
-                continue
-            if peer.incarnation != self.membership.members[member]:
-                self._fail(f"member {member} was restarted: the view is lost")
-                return
-            if now_ns - peer.heard_ns > LOST_AFTER * self.settings.timers.failure:
-                self._fail(
-                    f"member {member} has been silent for {(now_ns - peer.heard_ns) / 1e9:.1f} s: the view is lost"
-                )
-                return
-
-    def _left(self, message: Leave) -> None:
-        if self.state is State.RUNNING and message.sender in self.members:
-            self._fail(f"member {message.sender} left the view: {message.reason or 'no reason given'}")
-
-    def _fail(self, reason: str) -> None:
-        self.membership.state = State.FAILED
-        self._out.append(Note("error", "view_lost", {"reason": reason}))
-        self._out.append(Fail(reason))
+        views.joiners = dict(self.membership.joining)
+        install = views.tick(now_ns)
+        if install is not None:
+            self._change(install, views.holes(), now_ns)
+        self._out.extend(views.out)
+        views.out.clear()

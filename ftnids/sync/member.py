@@ -22,9 +22,9 @@ import numpy as np
 
 from ftnids import limits
 from ftnids.sync.actions import Action, Free, Note, Publish, Push, Send, Stable, Store
-from ftnids.sync.messages import I64, U64, Ack, Bytes, Decision, Fetch, Flag, Nack, View
-from ftnids.sync.settings import Settings
-from ftnids.sync.windows import ABSENT, ConsumedWindow, SeqWindow
+from ftnids.sync.messages import I64, U32, U64, Ack, Bytes, Decision, Fetch, Flag, Nack, View
+from ftnids.sync.settings import Settings, Stream
+from ftnids.sync.windows import ABSENT, VOID, ConsumedWindow, SeqWindow
 
 RECOVERED: Final = 1 << 62
 
@@ -41,22 +41,26 @@ class _Applied:
 class Member:
     """The agreed stream as one member of one view sees it."""
 
-    def __init__(self, settings: Settings, view: View, members: tuple[int, ...], start: int, first_seq: int) -> None:
+    def __init__(
+        self, settings: Settings, view: View, members: tuple[int, ...], start: int, first_seq: int, number: int = 0
+    ) -> None:
         self._settings = settings
         self.me = settings.me
         self.view = view
         self.members = members
         self.window = SeqWindow(first_seq)
         self.consumed = ConsumedWindow(start)
-        self.number = 0  # of the next decision to apply
+        self.number = number  # of the next decision to apply; decisions are numbered through a lineage
+        self.frozen = False  # a newer view is promised: nothing of this one is taken or acknowledged any more
         self.acked = first_seq
         self.stable = first_seq
         self.fed = first_seq
         self.ends_at: int | None = None  # the agreed stream is complete at this seq
+        self.time_us = -(1 << 62)  # of the last decided packet
         self.recovered = self.lost = self.clamped = 0
         self.peer_acked = dict.fromkeys(members, first_seq)
         self.peer_stable = dict.fromkeys(members, first_seq)
-        self.peer_decisions = dict.fromkeys(members, 0)
+        self.peer_decisions = dict.fromkeys(members, number)
         self.log: deque[_Applied] = deque()
         self.last: Decision | None = None
         self._ahead: dict[int, Decision] = {}  # decisions that overtook others
@@ -70,6 +74,52 @@ class Member:
         self._nacked_ns = 0
         self._attempt = 0
         self.out: list[Action] = []
+
+    # -- views ------------------------------------------------------------------------------------
+
+    def enter(self, view: View, members: tuple[int, ...], void: I64) -> None:
+        """The next view of the lineage: who is in it, and which decided packets nobody has any more."""
+        assert not self._present(void), "a packet is declared void that is here"
+        self.view, self.members, self.frozen = view, members, False
+        inside = void[(void >= self.window.base) & (void < self.window.end)]
+        base, end = self.window.base, self.window.end
+        self.lost += int(np.count_nonzero(self.window.refs(base, end)[inside - base] == ABSENT))
+        self.window.refs(base, end)[inside - base] = VOID
+        self.window.flags(base, end)[inside - base] |= np.uint8(Flag.VOID)
+        for peers, first in ((self.peer_acked, end), (self.peer_stable, end), (self.peer_decisions, self.number)):
+            known = dict(peers)
+            peers.clear()
+            peers.update({m: known.get(m, first) for m in members})
+        self._ahead.clear()
+        self._told = (-1, -1, -1)
+
+    def _present(self, seqs: I64) -> list[int]:
+        """Those of `seqs` whose bytes are here."""
+        inside = seqs[(seqs >= self.window.base) & (seqs < self.window.end)]
+        refs = self.window.refs(self.window.base, self.window.end)[inside - self.window.base]
+        return [int(s) for s in inside[refs >= 0]]
+
+    def history(self, stream: Stream) -> tuple[U64, I64, U32]:
+        """Hashes, agreed times (us) and holders of the decided packets that are still remembered."""
+        base, end = self.window.base, self.window.end
+        hashes, refs = self.window.hashes(base, end).copy(), self.window.refs(base, end)
+        own = np.flatnonzero((refs >= 0) & (refs < RECOVERED))
+        if len(own):
+            first, last = int(refs[own].min()), int(refs[own].max()) + 1
+            hashes[own] = stream.hashes(first, last)[refs[own] - first]
+        return hashes, self.window.times(base, end).copy(), self.window.holders(base, end).copy()
+
+    def void(self) -> I64:
+        """All void seqs that are still remembered."""
+        return np.flatnonzero(self.window.refs(self.window.base, self.window.end) == VOID) + self.window.base
+
+    def missing(self) -> I64:
+        """All decided seqs whose bytes are not here."""
+        return self.window.absent(self.acked, limits.MAX_UNSTABLE)
+
+    def log_from(self, number: int) -> list[Decision]:
+        """The decisions from `number` on, as far as they are remembered."""
+        return [entry.decision for entry in self.log if entry.decision.number >= number]
 
     # -- decisions ---------------------------------------------------------------------------
 
@@ -97,8 +147,9 @@ class Member:
         self.consumed.mark(np.concatenate([places, decision.skipped.get(self.me, np.empty(0, np.int64))]))
         self.log.append(_Applied(decision, first + count, self.consumed.base))
         self.last = decision
+        if count:
+            self.time_us = int(decision.time_us[-1])
         self.number += 1
-        self.lost += int(np.count_nonzero(decision.flags & Flag.VOID))
         self.clamped += int(np.count_nonzero(decision.flags & Flag.CLAMPED))
         if decision.ends:
             self.ends_at = first + count
@@ -172,7 +223,7 @@ class Member:
         """A peer asks for packets again: push those that are here."""
         seq = message.seq[(message.seq >= self.window.base) & (message.seq < self.window.end)]
         refs = self.window.refs(self.window.base, self.window.end)[seq - self.window.base]
-        here = refs != ABSENT
+        here = refs >= 0
         if here.any():
             self.out.append(Push(message.sender, self.view, seq[here], refs[here]))
 
@@ -187,6 +238,8 @@ class Member:
 
     def advance(self, now_ns: int) -> None:
         """Move acked, stable and the floor as far as they go; ask for what does not come."""
+        if self.frozen:
+            return
         reached = min(self.window.first_absent(self.acked), self.fed + self._settings.agreed_slots)
         if reached > self.acked:
             first, self.acked = self.acked, reached
@@ -194,7 +247,7 @@ class Member:
                 Publish(
                     self.view,
                     first,
-                    self.window.refs(first, reached).copy(),
+                    np.maximum(self.window.refs(first, reached), ABSENT),  # void ones have no slot
                     self.window.times(first, reached).copy(),
                     self.window.flags(first, reached).copy(),
                 )
@@ -213,6 +266,8 @@ class Member:
 
     def ack(self, reported: dict[int, int], now_ns: int, *, again: bool = False) -> None:
         """Tell all members how far this one is, when it has moved (or `again`, in case that was lost)."""
+        if self.frozen:
+            return
         told = (self.acked, self.stable, self.number + sum(reported.values()))
         if told == self._told and not again:
             return

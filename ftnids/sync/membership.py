@@ -48,6 +48,9 @@ class Peer:
     incarnation: int = 0
     state: State = State.SEEKING
     view: View = field(default_factory=View)
+    members: int = 0  # bit mask of its view
+    hears: int = 0  # bit mask of those that it hears in its view
+    promised: int = 0  # highest view number that it promised
     heard_ns: int = 0
     sent_ns: int = 0  # its clock when it sent its last heartbeat
     round_trip_ns: int = limits.MAX_TOLERANCE_NS
@@ -93,6 +96,8 @@ class Membership:
         self._answer_from = -1
         self._refused: set[int] = set()
         self.members: dict[int, int] = {}  # incarnation by member of the view, once there is one
+        self.leads = False  # this replica coordinates the view
+        self.joining: dict[int, Join] = {}  # ready to come into the running view
 
     # -- heartbeats -----------------------------------------------------------------------
 
@@ -109,7 +114,8 @@ class Membership:
     def heartbeat(self, message: Heartbeat, now_ns: int) -> None:
         """Take in state and view, and measure the clocks' offset from the round trip."""
         peer = self.peers[message.sender]
-        peer.view = message.view
+        peer.view, peer.members, peer.hears = message.view, message.members, message.hears
+        peer.promised = message.promised
         if message.state in State._value2member_map_:
             peer.state = State(message.state)
         peer.sent_ns = message.sent_ns
@@ -120,16 +126,22 @@ class Membership:
                 peer.round_trip_ns = trip
                 peer.offset_ns = (received_there - message.echo_ns + message.sent_ns - now_ns) // 2
 
-    def beat(self, view: View, members: int, now_ns: int) -> None:
-        """Say HEARTBEAT to all."""
+    def beat(self, view: View, members: int, hears: int, promised: int, now_ns: int) -> None:
+        """Say HEARTBEAT to all; `members` and `hears` are bit masks."""
         settings = self._settings
         for member, peer in self.peers.items():
-            beat = Heartbeat(settings.me, settings.incarnation, view, members, int(self.state))
+            beat = Heartbeat(settings.me, settings.incarnation, view, members, hears, int(self.state), promised)
             beat.watermark_ns = self._stream.watermark_ns
             beat.sent_ns = now_ns
             beat.echo_ns = peer.sent_ns
             beat.held_ns = max(now_ns - peer.heard_ns, 0) if peer.sent_ns else 0
             self.out.append(Send(member, beat))
+
+    def woke(self, now_ns: int) -> None:
+        """This replica did nothing for a while: nobody is suspected of what it could not hear."""
+        for peer in self.peers.values():
+            if peer.incarnation:
+                peer.heard_ns = now_ns
 
     def alive(self, now_ns: int) -> list[int]:
         """The other members heard within the failure timeout."""
@@ -137,26 +149,38 @@ class Membership:
             m for m, p in self.peers.items() if p.incarnation and now_ns - p.heard_ns < self._settings.timers.failure
         ]
 
-    def enter(self, members: tuple[int, ...]) -> None:
-        """The first view is there, with `members`."""
-        self.state = State.RUNNING
+    def enter(self, view: View, members: tuple[int, ...]) -> None:
+        """A view is there, with `members`."""
+        if self.state is not State.ENDED:
+            self.state = State.RUNNING
+        self.leads = view.coordinator == self._settings.me
         self.members = {m: self.peers[m].incarnation for m in members if m in self.peers}
+        self.joining = {m: j for m, j in self.joining.items() if m not in self.members}
 
     # -- founding -----------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> Install | None:
         """Do what is due while there is no view; an INSTALL when this replica founds one."""
         alive = self.alive(now_ns)
+        views = [self.peers[m] for m in alive if self.peers[m].view.number]
+        if views:
+            best = min(views, key=lambda p: (p.view.lineage, -p.members.bit_count(), p.members & -p.members))
+            self._ask(best.view.coordinator, now_ns)
+            return None
         first = min([(self.peers[m].incarnation, m) for m in alive] + [(self._settings.incarnation, self._settings.me)])
         if first[1] == self._settings.me:
             return self._found(alive, now_ns)
         if self.state is State.FOUNDING:  # an earlier one has come up
             self.state, self._history = State.SEEKING, None
-        if now_ns - self._asked_ns >= self._settings.timers.ask:
-            self._asked_ns = now_ns
-            ready = self._answer if self._answer_from == first[1] else None
-            self.out.append(Send(first[1], ready or self._join()))
+        self._ask(first[1], now_ns)
         return None
+
+    def _ask(self, member: int, now_ns: int) -> None:
+        """Say JOIN to the one who leads, again and again."""
+        if member != self._settings.me and now_ns - self._asked_ns >= self._settings.timers.ask:
+            self._asked_ns = now_ns
+            ready = self._answer if self._answer_from == member else None
+            self.out.append(Send(member, ready or self._join()))
 
     def _join(self) -> Join:
         settings = self._settings
@@ -200,7 +224,7 @@ class Membership:
         view = View(settings.incarnation, 1, settings.me, settings.incarnation)
         install = Install(settings.me, settings.incarnation, view, view)
         install.members = 1 << settings.me | sum(1 << m for m in ready)
-        install.start[settings.me] = self._position(self._history.cut_ns)
+        install.start[settings.me] = self.position(self._history.cut_ns)
         for member in ready:
             answer = self.peers[member].ready
             assert answer is not None
@@ -215,7 +239,7 @@ class Membership:
             )
         return install
 
-    def _position(self, cut_ns: int) -> int:
+    def position(self, cut_ns: int) -> int:
         """The position of the first local packet captured after `cut_ns`; 0 when every stream starts there."""
         if self._settings.from_start:
             return 0
@@ -231,14 +255,23 @@ class Membership:
             self._refuse(message.sender, f"its settings differ from the cluster's: {self._differing(message.config)}")
         elif self.members.get(message.sender) == message.incarnation:
             pass  # a late one: INSTALL is on its way
-        elif self.members:
-            self._refuse(
-                message.sender, "the set is running; a replica that comes later can not join yet: restart the set"
-            )
+        elif self.state is State.RUNNING and self.leads:
+            self._let_in(message, now_ns)
+        elif self.state in (State.RUNNING, State.ENDED):
+            pass  # it will hear who leads
         elif message.ready and self._history is not None:
             peer.joined, peer.ready = True, message
         elif self._history is None:
             peer.joined = True
+
+    def _let_in(self, message: Join, now_ns: int) -> None:
+        """A replica wants into the running view: send it the last packets, until it is ready."""
+        if self._settings.from_start:
+            self._refuse(message.sender, "the set replays a file from its start (capture.from_start): restart them all")
+        elif message.ready:
+            self.joining[message.sender] = message
+        else:
+            self.out.append(Send(message.sender, self._make_history(now_ns)))
 
     def _refuse(self, member: int, why: str) -> None:
         history = History(self._settings.me, self._settings.incarnation, View(), refused=why)
@@ -272,7 +305,7 @@ class Membership:
             answer = self._join()
             answer.ready = True
             answer.offset_ns, answer.tolerance_ns = found
-            answer.position = self._position(message.cut_ns - answer.offset_ns)
+            answer.position = self.position(message.cut_ns - answer.offset_ns)
             self._answer, self._answer_from = answer, message.sender
         self.out.append(Send(message.sender, self._answer))
 

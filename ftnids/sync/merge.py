@@ -80,6 +80,8 @@ class Merger:
         self._history = History()
         self._cut_ns = NEVER
         self._last_us = NEVER
+        self._shift_ns = 0
+        self._unplaced: set[int] = set()
         self._wanted: list[tuple[int, int, int]] = []
         self.ambiguous = self.late = self.clamped = 0
         self.rounds = self.dirty_rounds = self.desync_level = self.max_desync = 0
@@ -109,6 +111,39 @@ class Merger:
         """Seed a member's clock: add `offset_ns` to get the reference's, right to `tolerance_ns`."""
         if member != self.reference:
             self._streams[member].clock.set_offset(offset_ns, tolerance_ns)
+
+    def resume(self, history: tuple[U64, I64, U32], cut_ns: int, last_us: int, shift_ns: int) -> None:
+        """Go on where another merger stopped.
+
+        `history`: hashes, times (ns, reference clock) and holders (bit mask over members) of the last settled packets;
+        `cut_ns`: all before it is settled (reference clock); `last_us`: the last agreed time; `shift_ns`: what to add to the
+        reference clock for the clock of the agreed times.
+        """
+        hashes, times, members = history
+        holders = np.zeros(len(members), np.uint32)
+        for column, member in enumerate(self.members):
+            holders |= ((members >> np.uint32(member)) & np.uint32(1)) << np.uint32(column)
+        self._history.append(hashes, times, holders)
+        self._cut_ns, self._last_us, self._shift_ns = cut_ns, last_us, shift_ns
+
+    def taken(self, member: int, positions: I64) -> None:
+        """Positions of `member` that decisions before this merger have consumed out of turn."""
+        self._streams[member].taken = positions
+
+    def add_member(self, member: int, start: int | None) -> None:
+        """Go on with one more member, whose stream begins at `start` (None: where its first report does)."""
+        if member not in self.members:
+            self.members = (*self.members, member)
+        self._live = [m for m in self.members if m in self._live or m == member]
+        self._streams[member] = Stream(start or 0, clocks.Clock())
+        if start is None:
+            self._unplaced.add(member)
+
+    def place(self, member: int, position: int) -> None:
+        """The first report of a member whose start was not known."""
+        if member in self._unplaced:
+            self._unplaced.discard(member)
+            self._streams[member].reported = position
 
     def drop_member(self, member: int) -> None:
         """Go on without `member`; what it reported and nobody settled goes with it."""
@@ -315,7 +350,7 @@ class Merger:
                 hashes, time, places, flags, holders = hashes[keep], time[keep], places[keep], flags[keep], holders[keep]
         if self._cut_ns != NEVER:
             flags[time < self._cut_ns - tolerance] |= LATE
-        natural = (time + 500) // 1000
+        natural = (time + self._shift_ns + 500) // 1000
         agreed = np.maximum(natural, self._last_us)
         flags[agreed > natural] |= CLAMPED
         if len(agreed):

@@ -175,7 +175,8 @@ class Fetch(Message):
 class Heartbeat(Message):
     """Sent every 20 ms to all members."""
 
-    members: int = 0  # bit mask
+    members: int = 0  # bit mask of the sender's view
+    hears: int = 0  # bit mask of the members that the sender hears in its view
     state: int = 0  # ftnids.sync.membership.State
     promised: int = 0  # highest view number promised
     watermark_ns: int = 0
@@ -186,10 +187,12 @@ class Heartbeat(Message):
 
 @dataclass(slots=True)
 class Propose(Message):
-    """A would-be coordinator asks for promises for view `proposed`."""
+    """A would-be coordinator asks for promises for view `proposed`, and tells what the receiver lacks."""
 
     proposed: View = field(default_factory=View)
     members: int = 0
+    number: int = 0  # decisions that the sender has
+    log: list[Decision] = field(default_factory=list)  # those that the receiver said it lacks
 
 
 @dataclass(slots=True)
@@ -198,9 +201,11 @@ class Promise(Message):
 
     proposed: View = field(default_factory=View)
     base: View = field(default_factory=View)
-    log: list[Decision] = field(default_factory=list)
+    number: int = 0  # decisions that the sender has
+    log: list[Decision] = field(default_factory=list)  # those that the proposer said it lacks
     missing: I64 = field(default_factory=lambda: np.empty(0, np.int64))  # seqs whose bytes the sender lacks
-    consumed: int = 0  # position
+    consumed: int = 0  # position: all below are consumed by decisions
+    holes: I64 = field(default_factory=lambda: np.empty(0, np.int64))  # positions above that are consumed, too
 
 
 @dataclass(slots=True)
@@ -210,10 +215,10 @@ class Install(Message):
     installed: View = field(default_factory=View)
     members: int = 0
     first_seq: int = 0
+    number: int = 0  # of the view's first decision; decisions are numbered through a lineage
     start: dict[int, int] = field(default_factory=dict)  # member -> position of its first packet in the view
-    log: list[Decision] = field(default_factory=list)
-    hash: U64 = field(default_factory=lambda: np.empty(0, np.uint64))  # the history: last agreed hashes ...
-    time_ns: I64 = field(default_factory=lambda: np.empty(0, np.int64))  # ... and their capture times
+    void: I64 = field(default_factory=lambda: np.empty(0, np.int64))  # seqs below first_seq whose bytes nobody has
+    cut_ns: int = 0  # founder's clock: a joiner's stream starts after this
     offset_ns: dict[int, int] = field(default_factory=dict)
     tolerance_ns: dict[int, int] = field(default_factory=dict)
 

@@ -56,6 +56,7 @@ class Stream:
         self.hash: U64 = np.empty(0, np.uint64)
         self.time_ns: I64 = np.empty(0, np.int64)
         self.behind: deque[Detail | Summary] = deque()
+        self.taken: I64 = np.empty(0, np.int64)  # positions that an earlier view consumed out of turn
         self._fresh: list[Detail] = []  # joined to the front when it is next looked at
 
     @property
@@ -119,6 +120,9 @@ class Stream:
             self.position = np.concatenate([p.position for p in parts])
             self.hash = np.concatenate([p.hash for p in parts])
             self.time_ns = np.maximum.accumulate(np.concatenate([p.time_ns for p in parts]))
+            if len(self.taken):
+                self.consume(np.flatnonzero(np.isin(self.position, self.taken)))
+                self.taken = self.taken[self.taken >= self.reported]
 
     def known_until(self, count: int) -> int:
         """Raw time up to which the first `count` packets of the front are all that the member captured."""

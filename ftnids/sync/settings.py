@@ -23,6 +23,7 @@ class Timers:
     failure: int = 300 * MS  # silence after which a member counts as lost
     join: int = 5_000 * MS  # the first replica waits this long for its peers
     ask: int = 100 * MS  # between JOIN, HISTORY and INSTALL resends
+    promise: int = 40 * MS  # between PROPOSE resends
     match: int = 1_000 * MS  # a joiner looks this long for the history in its own stream, then trusts the clocks
 
 

@@ -14,16 +14,31 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ftnids.sync.actions import Action, End, Fail, Free, Note, Publish, Push, Send, Stable, Start, Store
+from ftnids.sync.actions import (
+    Action,
+    Change,
+    End,
+    Fail,
+    Free,
+    Note,
+    Publish,
+    Push,
+    Rejoin,
+    Send,
+    Stable,
+    Start,
+    Store,
+)
 from ftnids.sync.engine import Engine
 from ftnids.sync.member import RECOVERED
 from ftnids.sync.messages import I64, U64, Bytes, Flag, Message
 from ftnids.sync.settings import MS, Settings, Timers
-from ftnids.sync.weather import US, Link, Weather, draw, kept, traffic
+from ftnids.sync.weather import US, Fault, Link, Weather, draw, kept, traffic
 
 EPOCH = 1_700_000_000_000_000_000
 WARM_UP = 1_000 * MS  # true time before the first packet
 BOUND = 20 * MS  # T
+REJOIN = 2_000 * MS  # after a fault everybody is to be back within this
 SETTLE = 10_000 * MS  # after the last packet everything must be stable within this
 
 
@@ -67,9 +82,10 @@ class Replica:
     offset_ns: int
     drift: float
     recovered: list[int] = field(default_factory=list)  # true index by recovered number
-    published: list[I64] = field(default_factory=list)  # true indices, in agreed order
+    published: list[tuple[int, int, int]] = field(default_factory=list)  # true index, time, flags, from `stable` on
     published_end: int = 0
     stable: int = 0
+    first_seq: int = 0
     freed_recovered: int = 0
     start: int = -1
     ended: bool = False
@@ -77,6 +93,8 @@ class Replica:
     due_ns: int = -1
     stalled_until: int = 0
     said_end: bool = False
+    dead: bool = False
+    died_ns: int = 0
 
     def local(self, true_ns: int) -> int:
         """This replica's clock at true time."""
@@ -108,22 +126,31 @@ class Simulation:
         self.link: Link = traffic(weather, self._rng, EPOCH + WARM_UP)
         self.now = EPOCH
         self.log: list[str] = []
-        self.replicas = [self._replica(r) for r in range(weather.replicas)]
+        self.captures = [kept(weather, r, len(self.link), self._rng) for r in range(weather.replicas)]
+        self.replicas = [self._replica(r, 0) for r in range(weather.replicas)]
+        self.gone: list[Replica] = []
         self.agreed: list[int] = []  # true index by seq: the first publisher's word
         self.times: list[int] = []
-        self.flags: list[int] = []
+        self.flags: list[int] = []  # of the agreed packets that are not void
         self._tolerances: list[tuple[int, int]] = []  # true time, the largest tolerance in force from then on
         self._stable_at = np.zeros(0, np.int64)
-        self._heap: list[tuple[int, int, int, Message | None]] = []
+        self._heap: list[tuple[int, int, int, Message | Fault | None]] = []
         self._count = 0
         self.messages = 0
         self._last_ns = int(self.link.time_ns[-1])
         for r in range(weather.replicas):
             self._schedule(EPOCH + r * 1000, r, None)
+        for fault in weather.faults:
+            self._last_ns = max(self._last_ns, EPOCH + WARM_UP + fault.at + fault.length + REJOIN)
+            for r in range(weather.replicas):
+                if fault.replicas >> r & 1:
+                    self._schedule(EPOCH + WARM_UP + fault.at, r, fault)
 
-    def _replica(self, r: int) -> Replica:
+    def _replica(self, r: int, since: int) -> Replica:
+        """Replica `r` as it starts, capturing what comes after the true time `since`."""
         w = self.weather
-        ids = kept(w, r, len(self.link), self._rng)
+        ids = self.captures[r]
+        ids = ids[self.link.time_ns[ids] >= since]
         true = self.link.time_ns[ids]
         times = true + w.offset[r] + ((true - EPOCH) * w.drift[r] * 1e-6).astype(np.int64)
         if w.jitter:
@@ -133,29 +160,64 @@ class Simulation:
         settings = Settings(
             me=r,
             members=w.replicas,
-            incarnation=EPOCH + r,
+            incarnation=self.now + r,
             wait_for_all=True,
             agreed_slots=1 << 20,
             timers=Timers(match=300 * MS),
         )
-        return Replica(stream, Engine(settings, stream, EPOCH + w.offset[r]), w.offset[r], w.drift[r])
+        replica = Replica(stream, None, w.offset[r], w.drift[r])  # type: ignore[arg-type]
+        replica.engine = Engine(settings, stream, replica.local(self.now))
+        return replica
 
     # -- the world ------------------------------------------------------------------------------
 
-    def _schedule(self, at: int, r: int, message: Message | None) -> None:
+    def _schedule(self, at: int, r: int, message: Message | Fault | None) -> None:
         self._count += 1
         heapq.heappush(self._heap, (at, self._count, r, message))
 
     def run(self) -> Result:
         """Run to the end of the agreed stream; raises BrokenPromiseError."""
-        limit = self._last_ns + SETTLE
         while self._heap and not all(x.ended for x in self.replicas):
             self.now, _, r, message = heapq.heappop(self._heap)
-            if self.now > limit:
+            if self.now > self._last_ns + SETTLE:
                 self._broken("liveness: " + "; ".join(self._where(i) for i in range(len(self.replicas))))
-            self._step(r, message)
+            if isinstance(message, Fault):
+                self._strike(r, message)
+            elif not self.replicas[r].dead:
+                self._step(r, message)
         self._check_end()
         return self._result()
+
+    def _strike(self, r: int, fault: Fault) -> None:
+        """Something befalls replica `r`."""
+        x = self.replicas[r]
+        self.log.append(f"{(self.now - EPOCH) / 1e6:.3f} ms r{r} {fault.kind} {fault.length / 1e6:.0f} ms dead {x.dead}")
+        if fault.kind == "crash" and x.dead:
+            self._restart(r)
+        elif not self._survivor(x):
+            return
+        elif fault.kind == "crash":
+            self._kill(r, fault.length)
+        elif fault.kind == "stop":
+            x.stalled_until = self.now + fault.length
+            self._last_ns = max(self._last_ns, x.stalled_until + REJOIN)
+
+    def _survivor(self, x: Replica) -> bool:
+        """Whether somebody else in the same view goes on when `x` goes."""
+        others = [y for y in self.replicas if y is not x and not y.dead and y.stalled_until <= self.now]
+        return any(y.engine.view == x.engine.view and y.engine.members == x.engine.members for y in others)
+
+    def _kill(self, r: int, restart_after: int) -> None:
+        x = self.replicas[r]
+        x.dead, x.died_ns = True, self.now
+        self._last_ns = max(self._last_ns, self.now + restart_after + REJOIN)
+        self._schedule(self.now + restart_after, r, Fault("crash", 0, 0, 1 << r))
+
+    def _restart(self, r: int) -> None:
+        """Replica `r` starts again, as a new incarnation with nothing in hand."""
+        self.gone.append(self.replicas[r])
+        self.replicas[r] = self._replica(r, self.now)
+        self._schedule(self.now, r, None)
 
     def _step(self, r: int, message: Message | None) -> None:
         x = self.replicas[r]
@@ -206,11 +268,18 @@ class Simulation:
                 self._stable(r, x, action)
             case Free():
                 if action.position >= 0:
-                    self._check_free(r, x, action.position)
                     x.stream.tail = action.position
                 x.freed_recovered = action.recovered
             case Start():
                 x.start = action.position
+                x.first_seq = x.stable = x.published_end = action.seq
+                if action.position > x.stream.tail:
+                    x.stream.tail = action.position
+            case Change():
+                self.log.append(f"{(self.now - EPOCH) / 1e6:.3f} ms r{r} view {action.view.number} {action.members}")
+            case Rejoin():
+                self.log.append(f"{(self.now - EPOCH) / 1e6:.3f} ms r{r} rejoins: {action.reason}")
+                self._kill(r, 50 * MS)
             case End():
                 x.ended = True
             case Note():
@@ -267,42 +336,48 @@ class Simulation:
         )
 
     def _publish(self, r: int, x: Replica, action: Publish) -> None:
-        """Agreement and validity, as far as a publication shows them."""
         if action.first_seq != x.published_end:
             self._broken(f"agreement: r{r} publishes from {action.first_seq} after {x.published_end}")
-        true = self._true(x, action.refs)
+        for ref in action.refs[action.flags & Flag.VOID == 0].tolist():
+            assert ref >= 0, "published without its bytes"
+        true = np.full(len(action.refs), -1)
+        here = action.refs >= 0
+        true[here] = self._true(x, action.refs[here])
         x.published_end += len(true)
-        known = self.agreed[action.first_seq : x.published_end]
-        for i, (a, t) in enumerate(zip(true.tolist(), action.time_us.tolist(), strict=True)):
-            seq = action.first_seq + i
-            if i < len(known):
-                if self.link.hash[self.agreed[seq]] != self.link.hash[a] or self.times[seq] != t:
+        x.published += zip(true.tolist(), action.time_us.tolist(), action.flags.tolist(), strict=True)
+
+    def _stable(self, r: int, x: Replica, action: Stable) -> None:
+        """Agreement, validity and the meaning of stable."""
+        members = x.engine.members
+        for i in members:
+            other = self.replicas[i]
+            if not other.dead and i in other.engine.members and other.published_end < action.seq:
+                self._broken(f"stable: r{r} calls {action.seq} stable, r{i} has {other.published_end}")
+        first, count = x.stable, action.seq - x.stable
+        fresh, x.published = x.published[:count], x.published[count:]
+        x.stable = action.seq
+        for i, (a, t, f) in enumerate(fresh):
+            seq = first + i
+            if seq < len(self.agreed):
+                known = self.agreed[seq]
+                same = (a < 0) == (known < 0) and (a < 0 or self.link.hash[known] == self.link.hash[a])
+                if not same or self.times[seq] != t:
                     self._broken(f"agreement: r{r} has another packet or time at seq {seq}")
                 continue
+            if seq != len(self.agreed):
+                self._broken(f"agreement: r{r} calls {seq} stable, {len(self.agreed)} is next")
             if self.times and t < self.times[-1]:
                 self._broken(f"order: agreed time decreases at seq {seq}")
             self.agreed.append(a)
             self.times.append(t)
-            self.flags.append(int(action.flags[i]))
-
-    def _stable(self, r: int, x: Replica, action: Stable) -> None:
-        for i, other in enumerate(self.replicas):
-            if other.published_end < action.seq:
-                self._broken(f"stable: r{r} calls {action.seq} stable, r{i} has {other.published_end}")
-        first, x.stable = x.stable, action.seq
+            if a >= 0:
+                self.flags.append(f)
         x.engine.fed(action.seq)
         if len(self._stable_at) < action.seq:
             grown = np.zeros(max(action.seq, 2 * len(self._stable_at)), np.int64)
             grown[: len(self._stable_at)] = self._stable_at
             self._stable_at = grown
         self._stable_at[first : action.seq] = self.now  # the last replica's word stays
-
-    def _check_free(self, r: int, x: Replica, position: int) -> None:
-        agreed = set(self.agreed)
-        hashes = {int(self.link.hash[i]) for i in agreed}
-        for true in x.stream.ids[max(x.stream.tail, x.start) : position].tolist():
-            if true not in agreed and int(self.link.hash[true]) not in hashes:
-                self._broken(f"completeness: r{r} frees packet {true} that is not agreed")
 
     def _check_end(self) -> None:
         self._check_completeness()
@@ -313,7 +388,12 @@ class Simulation:
                 self._broken(f"delay: a packet was stable {worst:.1f} ms after its capture")
 
     def _captured(self) -> list[I64]:
-        return [x.stream.ids[x.start :] for x in self.replicas]
+        """What each replica that lived to the end captured in its views."""
+        return [x.stream.ids[max(x.start, 0) :] for x in self.replicas if not x.dead]
+
+    def _ever(self) -> list[I64]:
+        """What anyone ever captured."""
+        return [x.stream.ids for x in (*self.replicas, *self.gone)]
 
     def _tolerance(self, times: I64) -> I64:
         """By packet: equal ones closer than this are ambiguous, because the clocks in force could not tell them apart."""
@@ -327,7 +407,7 @@ class Simulation:
     def _check_completeness(self) -> None:
         """Once per real occurrence; between the largest replica's count and the union where ambiguous."""
         captured = self._captured()
-        union = np.unique(np.concatenate(captured))
+        union = np.unique(np.concatenate(self._ever()))
         _, group = np.unique(self.link.hash, return_inverse=True)
         order = np.lexsort((self.link.time_ns, group))
         gaps = np.diff(self.link.time_ns[order])
@@ -337,7 +417,8 @@ class Simulation:
         bursts = int(burst.max()) + 1
         most = np.max([np.bincount(burst[c], minlength=bursts) for c in captured], axis=0)
         in_union = np.bincount(burst[union], minlength=bursts)
-        agreed = np.bincount(burst[np.array(self.agreed, np.int64)], minlength=bursts)
+        found = np.array(self.agreed, np.int64)
+        agreed = np.bincount(burst[found[found >= 0]], minlength=bursts)
         for name, bad in (("lost", agreed < most), ("twice", agreed > in_union)):
             if bad.any():
                 b = int(np.flatnonzero(bad)[0])
@@ -355,8 +436,9 @@ class Simulation:
         for ids in self._captured():
             everywhere[ids] += 1
         agreed = np.array(self.agreed, np.int64)
+        agreed = agreed[agreed >= 0]
         ordinary = np.array(self.flags, np.int64) & Flag.LATE == 0
-        common = agreed[single[agreed] & (everywhere[agreed] == len(self.replicas)) & ordinary]
+        common = agreed[single[agreed] & (everywhere[agreed] == len(self._captured())) & ordinary]
         if (np.diff(common) < 0).any():
             at = int(np.flatnonzero(np.diff(common) < 0)[0])
             self._broken(f"order: packet {common[at]} before {common[at + 1]}")
@@ -368,7 +450,8 @@ class Simulation:
 
     def _delays(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         agreed = np.array(self.agreed, np.int64)
-        return (self._stable_at[: len(agreed)] - self.link.time_ns[agreed]) / 1e6
+        here = agreed >= 0
+        return (self._stable_at[: len(agreed)][here] - self.link.time_ns[agreed[here]]) / 1e6
 
     def _result(self) -> Result:
         last = next(m.last for x in self.replicas if (m := x.engine.member) is not None)

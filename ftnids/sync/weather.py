@@ -27,6 +27,16 @@ class Link:
         return len(self.hash)
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that happens to replicas at one moment."""
+
+    kind: str  # crash (and restart after `length`), stop (SIGSTOP for `length`), cut (partition for `length`)
+    at: int  # ns after the first packet
+    length: int
+    replicas: int  # bit mask: who crashes or stops; one side of the cut
+
+
 @dataclass(slots=True)
 class Weather:
     """One run's faults.  Times in ns, shares from 0 to 1."""
@@ -47,11 +57,12 @@ class Weather:
     message_loss: float
     message_repeat: float
     stall: int  # longest pause of a replica's engine
+    faults: tuple[Fault, ...] = ()
 
     @property
     def healthy(self) -> bool:
         """Whether promise 5 (bounded delay) is in force: messages within T/6, none lost, nobody stalls."""
-        return self.message_loss == 0 and self.stall == 0 and self.delay + self.delay_spread <= 20 * MS // 6
+        return not self.faults and self.message_loss == 0 and self.stall == 0 and self.delay + self.delay_spread <= 20 * MS // 6
 
 
 def draw(seed: int, replicas: int | None = None) -> Weather:
@@ -63,6 +74,11 @@ def draw(seed: int, replicas: int | None = None) -> Weather:
     def sometimes(share: float, value: float) -> float:
         return value if rng.random() < share else 0.0
 
+    faults: list[Fault] = []
+    for kind, share in (("crash", 0.35), ("stop", 0.2)):
+        if rng.random() < share:
+            at = int(rng.uniform(0, 0.6e9))
+            faults.append(Fault(kind, at, int(rng.uniform(0.02e9, 1.5e9)), 1 << int(rng.integers(0, n))))
     losses = [float(rng.choice([0, 0, 0.0005, 0.01, 0.05, 0.2, 0.5])) for _ in range(n)]
     if rng.random() < 0.5:
         losses = [losses[0]] * n
@@ -83,6 +99,7 @@ def draw(seed: int, replicas: int | None = None) -> Weather:
         message_loss=sometimes(0.3, float(rng.uniform(0, 0.1))),
         message_repeat=sometimes(0.3, float(rng.uniform(0, 0.1))),
         stall=int(sometimes(0.2, float(rng.integers(1, 120)))) * MS,
+        faults=tuple(faults),
     )
 
 

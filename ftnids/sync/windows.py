@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ftnids.sync.messages import I64, U8, U32, U64
 
-ABSENT = -1
+ABSENT = -1  # slot reference: the bytes are not here yet
+VOID = -2  # slot reference: nobody has the bytes any more
 
 
 class _Column:
@@ -142,6 +143,10 @@ class ConsumedWindow:
         if run:
             self._done = np.concatenate([self._done[run:], np.zeros(min(run, 1024), bool)])
             self.base += run
+
+    def holes(self) -> I64:
+        """Positions above `base` that are consumed, too."""
+        return np.flatnonzero(self._done) + self.base
 
     def _grow(self, size: int) -> None:
         if size > len(self._done):
