@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -45,7 +44,7 @@ def run(options: Options, voice: Voice) -> dict[str, Any]:
     for name in leftovers.sweep():
         voice.say(f"removed what a killed run left behind: {name}")
     prepare(options.out)
-    with _private_directory() as private, _interruptible():
+    with _interruptible(), _private_directory() as private:
         places = _places(options, private, voice)
         outcome = _operate(options, places, voice)
         return _judge(options, places, voice, outcome)
@@ -56,13 +55,16 @@ def run(options: Options, voice: Voice) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _private_directory() -> Iterator[Path]:
-    """A directory for keys, sockets and FIFOs that only this user may enter; removed at the end."""
+    """A directory for keys, sockets and FIFOs that only this user may enter.
+
+    It is removed at the end, and with it the rings of replicas that had to be killed.
+    """
     path = Path(tempfile.gettempdir()) / leftovers.tag()
     path.mkdir(mode=0o700)
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        leftovers.remove_files(lambda name: f"{name}-".startswith(f"{leftovers.tag()}-"))
 
 
 @contextlib.contextmanager
