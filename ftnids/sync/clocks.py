@@ -6,9 +6,10 @@ Packets that two captures share measure the difference of their clocks, jitter i
 packets whose hash is unique in both windows train a clock: a packet that one member alone has, or a
 flood of equal packets, says nothing about it.
 
-The fit is a running median: samples (member's time, difference) in capture order are cut into
-blocks, the median of each block is a knot, and the offset is the line through the knots.  Blocks
-follow drift and temperature without a model; beyond the last knot the slope of the knots carries on.
+The fit is a trimmed straight line, for the drift, plus a running median of what the line leaves, for
+the rest: the samples are cut into blocks, the median of each block is a knot, and the correction is
+the line through the knots.  Samples crowded into one burst share its queueing delay and count as
+few, so they are thinned.  Beyond the last knot the drift carries on for a while.
 A false pair (a repeat of which each member caught another copy) is an outlier and is trimmed.
 The tolerance, how far the corrected times of one packet may lie apart, is twice the largest
 residual that is left plus a floor; it is wider while samples are few and grows with the time since
@@ -23,14 +24,18 @@ from numpy.typing import NDArray
 from ftnids import limits
 from ftnids.sync.messages import I64, U64
 
-BLOCK = 63  # samples of one knot
+BLOCK = 255  # samples of one knot
 KEPT = 1_024  # samples kept between fits
 FEW = 16  # fewer samples than that make no good fit
-TRIM = 6  # a residual of so many median residuals is no sample of this clock
+THIN_NS = 1_000_000  # one sample in so long a time ...
+THIN_LEAVES = 256  # ... when that leaves so many
+TRIM = 3  # a residual so many times that of nine samples in ten is no sample of this clock
 GATE = 4  # a sample so many tolerances away is not believed at once
+STEP = 63  # so many samples, and none near: the clock has stepped
 WANDER_PPM = 50  # by which an unobserved clock may wander
-SLOPE_RUN_NS = 1_000_000_000  # the halves of the knots must lie so far apart for their slope to count
-MAX_SLOPE = 500e-6
+DRIFT_SPAN_NS = 1_000_000_000  # samples must span this for their drift to count
+MAX_DRIFT = 500e-6
+HALF_LIFE_NS = 10e9  # the largest residual is forgotten so slowly: jitter shrinks in bursts and comes back
 
 
 class Clock:
@@ -45,8 +50,7 @@ class Clock:
         self._d: NDArray[np.float64] = np.empty(0)
         self._knot_t: NDArray[np.float64] = np.empty(0)
         self._knot_d: NDArray[np.float64] = np.empty(0)
-        self._slope = 0.0  # beyond the knots, as far as they themselves reach
-        self._reach = 0.0
+        self._base = self._drift = 0.0  # the straight line
         self._residual = 0.0
         self.refused = 0  # fits wider than MAX_TOLERANCE_NS
 
@@ -104,9 +108,9 @@ class Clock:
         d = (reference_ns - member_ns - self._seed).astype(np.float64)
         if self.known:
             near = np.abs(d - self._offset(t)) <= GATE * self.tolerance_ns(int(member_ns[-1]))
-            if near.any() or len(d) < BLOCK:
+            if near.any() or len(d) < STEP:
                 t, d = t[near], d[near]
-            else:  # a whole block elsewhere: the clock has stepped
+            else:
                 self._t = self._d = np.empty(0)
         if len(t):
             self._fit(np.concatenate([self._t, t]), np.concatenate([self._d, d]))
@@ -115,41 +119,63 @@ class Clock:
         if len(self._knot_t) == 0:
             return np.zeros(len(t))
         first, last = self._knot_t[0], self._knot_t[-1]
-        beyond = np.clip(t - last, 0.0, self._reach) + np.clip(t - first, -self._reach, 0.0)
-        return np.interp(t, self._knot_t, self._knot_d) + self._slope * beyond
+        span = last - first  # a drift says little further away than it was measured
+        line = self._base + self._drift * np.clip(t, first - span, last + span)
+        return line + np.interp(t, self._knot_t, self._knot_d)
 
     def _fit(self, t: NDArray[np.float64], d: NDArray[np.float64]) -> None:
-        previous = self._knot_t, self._knot_d, self._slope, self._reach
-        self._knots(t, d)
+        """Fit the samples, unless that needs a tolerance beyond all reason."""
+        previous = self._base, self._drift, self._knot_t, self._knot_d
+        held = self._residual * 0.5 ** ((t[-1] - self._t[-1]) / HALF_LIFE_NS) if len(self._t) else 0.0
+        t, d = _thinned(t, d)
+        self._shape(t, d)
         residual = np.abs(d - self._offset(t))
-        good = residual <= TRIM * np.median(residual) + limits.TOLERANCE_FLOOR_NS
+        good = residual <= max(TRIM * np.quantile(residual, 0.9) + limits.TOLERANCE_FLOOR_NS, held)
         if not good.all():
             t, d = t[good], d[good]
-            self._knots(t, d)
+            self._shape(t, d)
             residual = np.abs(d - self._offset(t))
-        largest = float(residual.max())
+        largest = max(float(residual.max()), held)
         if 2 * largest + limits.TOLERANCE_FLOOR_NS > limits.MAX_TOLERANCE_NS:
-            self._knot_t, self._knot_d, self._slope, self._reach = previous
+            self._base, self._drift, self._knot_t, self._knot_d = previous
             self.refused += 1
             return
         self._residual = largest
         self._t, self._d = t[-KEPT:], d[-KEPT:]
 
-    def _knots(self, t: NDArray[np.float64], d: NDArray[np.float64]) -> None:
-        """Medians of blocks; the odd rest leads, so that the newest block is whole."""
-        first = len(t) % BLOCK if len(t) >= BLOCK else len(t)
-        knot_t = [] if first < FEW and len(t) >= BLOCK else [np.array([np.median(t[:first])])]
-        knot_d = [] if not knot_t else [np.array([np.median(d[:first])])]
-        blocks = (len(t) - first) // BLOCK
-        knot_t.append(np.median(t[first:].reshape(blocks, BLOCK), axis=1) if blocks else np.empty(0))
-        knot_d.append(np.median(d[first:].reshape(blocks, BLOCK), axis=1) if blocks else np.empty(0))
-        self._knot_t, self._knot_d = np.concatenate(knot_t), np.concatenate(knot_d)
-        half = len(self._knot_t) // 2
-        run = np.median(self._knot_t[half:]) - np.median(self._knot_t[:half]) if half else 0.0
-        self._slope, self._reach = 0.0, 0.0
-        if run >= SLOPE_RUN_NS:
-            rise = np.median(self._knot_d[half:]) - np.median(self._knot_d[:half])
-            self._slope, self._reach = float(np.clip(rise / run, -MAX_SLOPE, MAX_SLOPE)), float(run)
+    def _shape(self, t: NDArray[np.float64], d: NDArray[np.float64]) -> None:
+        """The line, and the knots on it; an odd rest of samples leads, so that the newest block is whole."""
+        self._base, self._drift = _line(t, d)
+        rest = d - (self._base + self._drift * t)
+        blocks, odd = divmod(len(t), BLOCK)
+        knots = [(np.median(t[:odd]), np.median(rest[:odd]))] if odd >= FEW or blocks == 0 else []
+        for block in range(blocks):
+            part = slice(odd + block * BLOCK, odd + (block + 1) * BLOCK)
+            knots.append((np.median(t[part]), np.median(rest[part])))
+        self._knot_t, self._knot_d = np.array(knots).T
+
+
+def _thinned(t: NDArray[np.float64], d: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The first sample of each THIN_NS, when that leaves enough of them."""
+    first = np.ones(len(t), bool)
+    first[1:] = np.diff(t // THIN_NS) > 0
+    return (t[first], d[first]) if np.count_nonzero(first) >= THIN_LEAVES else (t, d)
+
+
+def _line(t: NDArray[np.float64], d: NDArray[np.float64]) -> tuple[float, float]:
+    """Base and drift of the trimmed straight line; without drift when the samples are few or close together."""
+    if len(t) < FEW or t[-1] - t[0] < DRIFT_SPAN_NS:
+        return 0.0, 0.0
+    good = np.ones(len(t), bool)
+    drift = base = 0.0
+    for _ in range(3):
+        mean_t, mean_d = t[good].mean(), d[good].mean()
+        away = t[good] - mean_t
+        drift = float(np.clip((away * (d[good] - mean_d)).sum() / (away * away).sum(), -MAX_DRIFT, MAX_DRIFT))
+        base = float(mean_d - drift * mean_t)
+        residual = np.abs(d - (base + drift * t))
+        good = residual <= TRIM * np.quantile(residual, 0.75)
+    return base, drift
 
 
 def common(hash_a: U64, hash_b: U64) -> tuple[I64, I64]:
