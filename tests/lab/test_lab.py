@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from ftnids import counters
-from ftnids.lab import leftovers
+from ftnids import cli, counters
+from ftnids.lab import generate, leftovers
+from ftnids.lab.options import prepare
 from ftnids.lab.processes import wait_until
 
 ATTACK_SIDS = {8400001, 8400002, 8400003, 8400004, 8400005}
@@ -100,12 +101,11 @@ def test_behind_a_hub(tmp_path: Path, needs_suricata: Path) -> None:
 
 
 @pytest.mark.needs_root
-def test_a_former_directory_and_a_replayed_file(tmp_path: Path) -> None:
-    from ftnids.lab import generate
-
+def test_a_replayed_file_into_a_former_directory(tmp_path: Path) -> None:
     generate.write(tmp_path / "x.pcap", seed=9, connections=100, lookups=100, seconds=2)
     asked = ("--netns", "--pcap", str(tmp_path / "x.pcap"), "--pps", "2000", "--ids", "none", "--loss", "0.01")
-    assert lab(tmp_path / "out", "--no-netns", "--ids", "none", "--topspeed")[0] == 0
+    prepare(tmp_path / "out")
+    (tmp_path / "out" / "r7").mkdir()
     status, summary, told = lab(tmp_path / "out", *asked, "-n", "3")
     assert status == 0, told
     check_streams(tmp_path / "out", summary)
@@ -164,17 +164,22 @@ def test_a_file_that_is_none(tmp_path: Path, data: bytes) -> None:
     assert told.startswith("ftnids: ") and "x.pcap" in told and len(told.splitlines()) == 1  # noqa: PT018
 
 
-@pytest.mark.parametrize("options", [("-n", "1"), ("--loss", "2"), ("--mode", "optimistic"), ("--ids", "zeek")])
-def test_usage(tmp_path: Path, options: tuple[str, ...]) -> None:
-    status, _, told = lab(tmp_path / "out", *options)
-    assert status == 2
-    assert options[0] in told
+@pytest.mark.parametrize(
+    "options", [("-n", "1"), ("--loss", "2"), ("--loss", "x"), ("--mode", "optimistic"), ("--ids", "zeek"), ("-o",)]
+)
+def test_usage(tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["lab", "-o", str(tmp_path / "out"), *options])
+    assert ended.value.code == 2
+    assert options[0] in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
-def test_directory_is_needed() -> None:
-    done = subprocess.run([sys.executable, "-m", "ftnids", "lab"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "-o" in done.stderr
+def test_directory_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["lab"])
+    assert ended.value.code == 2
+    assert "-o" in capsys.readouterr().err
 
 
 def test_people_get_a_table(tmp_path: Path) -> None:
@@ -184,6 +189,16 @@ def test_people_get_a_table(tmp_path: Path) -> None:
     assert "PASS" in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
+
+
+def test_a_truncated_file_is_used_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcap"
+    generate.write(path, seed=1, connections=20, lookups=20, seconds=0.1)
+    path.write_bytes(path.read_bytes()[:-5])
+    status, summary, told = lab(tmp_path / "out", "--no-netns", "--ids", "none", "--pcap", str(path))
+    assert status == 0
+    assert "truncated" in told
+    assert summary["replicas"][0]["agreed"] > 100
 
 
 def test_two_labs_at_once(tmp_path: Path) -> None:
@@ -196,8 +211,6 @@ def test_two_labs_at_once(tmp_path: Path) -> None:
 
 def test_the_replicas_by_hand(tmp_path: Path) -> None:
     """`replicas/lab`, as its page says."""
-    from ftnids.lab import generate
-
     shutil.copytree(Path(__file__).parents[2] / "replicas" / "lab", tmp_path / "lab")
     generate.write(tmp_path / "lab" / "traffic.pcap", seed=1, connections=50, lookups=50, seconds=1)
     command = [sys.executable, "-m", "ftnids", "run", "-c"]
