@@ -70,7 +70,8 @@ LOG_REPEAT_S: Final = 10.0  # a warning with the same key is logged this often, 
 LOG_KEYS: Final = 1_024  # keys of warnings remembered; the oldest go first
 
 # -- alerts -----------------------------------------------------------------------------------------
-MAX_ALERT_BYTES: Final = 1 << 20  # one EVE or alert_json line; longer ones are skipped and counted
+MAX_LOG_LINE: Final = 16 << 20  # bytes of one line of an IDS's log; longer ones are skipped and counted
+MAX_ALERT_BYTES: Final = 1 << 18  # of one record; a longer one keeps its main fields only, which is counted
 MAX_ALERT_BATCH: Final = 4 << 20  # bytes of records in one ALERT message
 ALERT_TABLE: Final = 262_144  # alert ids remembered for de-duplication; the oldest go first
 ALERT_READ_BYTES: Final = 1 << 18  # of an IDS's log taken in one look; the rest waits for the next

@@ -78,6 +78,7 @@ def reference(ids: IdsLauncher, source: Path, log_dir: Path) -> list[Record]:
     reader = ids.reader(log_dir)
     records = reader.poll(final=True)
     reader.close()
+    assert (reader.invalid, reader.lines.overlong) == (0, 0)
     return identified(records, Identifier("reference"))
 
 
