@@ -14,7 +14,7 @@ from ftnids.alerts.identity import Identifier
 from ftnids.alerts.readers import Record
 from ftnids.core import RandomDrop
 from ftnids.errors import FeedError, FtnidsError
-from ftnids.lab import causes, truth, verify
+from ftnids.lab import causes, steady, truth, verify
 from ftnids.lab.options import Options
 from ftnids.lab.replicas import SNAPLEN, Places
 from snort_adapter.launchers import IdsLauncher, launcher
@@ -42,7 +42,10 @@ def compare(
     late = any(status["counters"]["late"] for status in statuses.values())
     odd = causes.find(known.stream, agreed, tolerance_us(options), late)
     reasons = causes.Causes(odd, path, known.stream, agreed, SNAPLEN)
-    raised = [] if options.ids == "none" else alerts_of(launcher(options.ids, rules=options.rules), path, directory)
+    raised: list[Record] = []
+    if options.ids != "none":
+        config = steady.ids_config(options.ids, places.out)
+        raised = alerts_of(launcher(options.ids, config=config, rules=options.rules), path, directory)
     result = compare_alerts(alerts, raised, reasons.of)
     return {
         "reference": {
