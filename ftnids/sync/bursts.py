@@ -117,13 +117,17 @@ def merge(
             paired[-1] += [group] if group else _pair(burst, captures, ruler, scale)
     _join_reordered(paired, captures, ruler, reorder_ns, reorder_places)
     groups = [g for same in paired for g in same]
-    order, _ = topological(groups, captures)
-    place = np.full((len(order), captures), -1, np.int64)
-    for row, g in enumerate(order):
-        for packet in groups[g].packets:
+    return as_arrays([groups[g] for g in topological(groups, captures)[0]], captures)
+
+
+def as_arrays(groups: Sequence[Group], captures: int) -> tuple[I64, I64, U8]:
+    """Ordered groups as place [m, N], time_ns [m], flags [m]."""
+    place = np.full((len(groups), captures), -1, np.int64)
+    for row, group in enumerate(groups):
+        for packet in group.packets:
             place[row, packet.owner] = packet.index
-    time = np.array([groups[g].time_ns for g in order], np.int64)
-    flags = np.array([groups[g].flags for g in order], np.uint8)
+    time = np.array([group.time_ns for group in groups], np.int64)
+    flags = np.array([group.flags for group in groups], np.uint8)
     return place, np.maximum.accumulate(time) if len(time) else time, flags
 
 
@@ -391,7 +395,7 @@ def _join_reordered(
 
     Within the reorder window a hash with no other packet is joined.  Further away it is joined, and
     within the window one that has others is, only when reordering is seen: when more packets of this
-    window are out of order than both captures would lose by chance.
+    window are out of order than both captures would lose by chance, on a ruler that is dense.
     """
 
     def suspect(g: Group, h: Group, within_ns: int) -> bool:
@@ -421,7 +425,7 @@ def _join_reordered(
 
     def explained(g: Group, h: Group) -> bool:
         lost = lacking[min(p.owner for p in g.packets)] * lacking[min(p.owner for p in h.packets)]
-        return seen * total * total > ruler.ruled * lost
+        return 2 * ruler.ruled > total and seen * total * total > ruler.ruled * lost
 
     for same in paired:
         if len(same) == 2 and suspect(same[0], same[1], FOREVER) and explained(same[0], same[1]):
