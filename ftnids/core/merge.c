@@ -642,6 +642,14 @@ static int lowest_holder(const struct merge *m, int32_t g)
     return r;
 }
 
+/* Whether groups i and i + 1 of a hash are closer to each other than to their other neighbours. */
+static bool apart(const struct merge *m, const int32_t *chain, size_t count, size_t i)
+{
+    const int64_t here = m->group[chain[i]].first, there = m->group[chain[i + 1]].first, gap = there - here;
+    return (i == 0 || here - m->group[chain[i - 1]].first > gap) &&
+           (i + 2 == count || m->group[chain[i + 2]].first - there > gap);
+}
+
 /* Joins packets that are left over in two captures where reordering explains them better than loss does. */
 static void reordered(struct merge *m, int64_t reorder_ns, int64_t places)
 {
@@ -665,18 +673,24 @@ static void reordered(struct merge *m, int64_t reorder_ns, int64_t places)
     if (seen < EVIDENCE || 2 * (int64_t)m->ruled <= total)
         return;
     for (size_t hash = 0; hash < m->hashes; hash++) {
+        const int32_t *chain = m->chain.at + m->chain_of[hash];
         const size_t count = m->chain_of[hash + 1] - m->chain_of[hash];
-        const int64_t within = count == 2 ? INT64_MAX : reorder_ns;
-        int32_t last = NONE;
-        for (size_t i = 0; i < count && count > 1; i++) {
-            const int32_t g = m->chain.at[m->chain_of[hash] + i];
+        size_t last = count; /* the latest that some capture lacks */
+        for (size_t i = 0; i < count; i++) {
+            const int32_t g = chain[i];
             if (!m->group[g].holders || m->group[g].holders == m->captures)
                 continue;
-            if (last != NONE && suspect(m, last, g, within, places) &&
-                seen * total * total > (int64_t)m->ruled * lacking[lowest_holder(m, last)] * lacking[lowest_holder(m, g)])
-                join_reordered(m, last, g);
+            if (last == count) {
+                last = i;
+                continue;
+            }
+            const int32_t h = chain[last];
+            const int64_t within = last + 1 == i && apart(m, chain, count, last) ? INT64_MAX : reorder_ns;
+            if (suspect(m, h, g, within, places) &&
+                seen * total * total > (int64_t)m->ruled * lacking[lowest_holder(m, h)] * lacking[lowest_holder(m, g)])
+                join_reordered(m, h, g);
             else
-                last = g;
+                last = i;
         }
     }
 }
