@@ -20,6 +20,7 @@ MAX_ARENA_BYTES: Final = 1 << 37  # [ring.arena_mb], [ring.recovered_mb]
 MIN_CAPTURE_BUFFER: Final = 1 << 16  # bytes of kernel buffer [capture.buffer_mb]; what does not fit is a kernel drop
 MAX_CAPTURE_BUFFER: Final = (1 << 31) - 1  # libpcap takes a C int
 CAPTURE_GUARD_NS: Final = 100_000  # a packet may show up this long after its stamp; a live watermark stays behind by it
+CAPTURE_HOLD_NS: Final = 20_000_000  # the same where libpcap itself holds packets back: without immediate mode
 CAPTURE_RUN_PACKETS: Final = 65_536  # packets in one run of the capture thread
 CAPTURE_RUN_MS: Final = 50  # and its length: how long stopping may take
 MAX_CLOCK_OFFSET_NS: Final = 10**15  # injected clock error: eleven days [capture.clock_offset_us]

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pcapy
 
+from ftnids import limits
 from ftnids.core import layout
 from ftnids.core.packets import splitmix64
 from ftnids.core.pure import files
@@ -26,7 +27,6 @@ ENDS: Final = (1 << 63) - 1
 LONGEST_S: Final = 9_000_000_000
 GAMMA: Final = 0x9E3779B97F4A7C15
 CLOCK_NOISE_NS: Final = 1000
-HOLD_NS: Final = 20_000_000  # pcapy-ng has no immediate mode: libpcap may hold a packet this long
 REFUSALS: Final = {  # libpcap's status: in words
     -5: "there is no such interface; `ip link` lists them",
     -8: "no permission to capture; run as root or give the process CAP_NET_RAW",
@@ -150,19 +150,24 @@ class Source:
         immediate: bool,
         guard_ns: int,
     ) -> Source:
+        """A source on an interface; inbound only."""
         return _Live(interface, snaplen, promiscuous, buffer_bytes, bpf, guard_ns)
 
     @staticmethod
     def file(path: bytes, snaplen: int, bpf: str) -> Source:
+        """A source from a capture file."""
         return _File(os.fsdecode(path), snaplen, bpf)
 
     def set_pace(self, pace: str, interval_ns: int) -> None:
+        """ "topspeed", "file", or "pps" with the time between two packets."""
         self._pace, self._interval_ns = pace, interval_ns
 
     def set_skew(self, offset_ns: int, drift: int, jitter_ns: int, seed: int) -> None:
+        """Inject clock error; `drift` in 2**-32 ns per ns."""
         self._skew = Skew(offset_ns, drift, jitter_ns, seed)
 
     def set_drop(self, seed: int, first: int, after_kept: int, after_dropped: int) -> None:
+        """Inject loss, from the first decision on."""
         self._drop = Drop(seed, first, after_kept, after_dropped)
 
     @property
@@ -170,9 +175,11 @@ class Source:
         return self._last_ns
 
     def close(self) -> None:
+        """Let go of the source."""
         self.closed = True
 
     def run(self, ring: Any, max_packets: int, timeout_ns: int) -> int:
+        """Put packets into the ring; how many, -1 at the end of a file."""
         if self.closed:
             raise CaptureError("closed, or already running in another thread")
         ring.check_writable()
@@ -298,7 +305,7 @@ class _Live(Source):
         if bpf:
             _compile(self.linktype, bpf)
             self._pcap.setfilter(bpf)
-        self._guard_ns = guard_ns + HOLD_NS
+        self._guard_ns = max(guard_ns, limits.CAPTURE_HOLD_NS)  # pcapy-ng has no immediate mode
         self._poll = select.poll()
         self._poll.register(self._pcap.getfd(), select.POLLIN)
         self._clock = Clock(time.monotonic_ns(), time.time_ns(), time.monotonic_ns())
