@@ -19,6 +19,7 @@ MIN_ARENA_BYTES: Final = 1 << 20
 MAX_ARENA_BYTES: Final = 1 << 37  # [ring.arena_mb], [ring.recovered_mb]
 MIN_CAPTURE_BUFFER: Final = 1 << 16  # bytes of kernel buffer [capture.buffer_mb]; what does not fit is a kernel drop
 MAX_CAPTURE_BUFFER: Final = (1 << 31) - 1  # libpcap takes a C int
+KERNEL_PACKETS: Final = 8_192  # a kernel buffer that holds fewer is warned of: 80 ms of 100,000 packets/s
 CAPTURE_GUARD_NS: Final = 100_000  # a packet may show up this long after its stamp; a live watermark stays behind by it
 CAPTURE_HOLD_NS: Final = 20_000_000  # the same where libpcap itself holds packets back: without immediate mode
 CAPTURE_RUN_PACKETS: Final = 65_536  # packets in one run of the capture thread

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ftnids.capture import CaptureThread, open_capture, preflight
+from ftnids.capture.preflight import kernel_buffer
 from ftnids.core import RandomDrop
 from ftnids.core.capture import Capture
 from ftnids.core.ring import Ring
@@ -157,6 +158,10 @@ def test_preflight_finds_what_replicas_would_see_differently(wire: Wire) -> None
     with netns.entered(wire.namespace):
         Path("/proc/sys/net/ipv6/conf/plain0/disable_ipv6").write_text("0")
         cures = {fault.cure.split("dev")[0].split("/proc")[0].strip() for fault in preflight("plain0")}
+        assert kernel_buffer(INSIDE, 65535, 64 << 20) == []
+        (fault,) = kernel_buffer("plain0", 65535, 64 << 20)
+        assert fault.what == "its kernel buffer holds only 1022 packets"
+        assert kernel_buffer("plain0", 2000, 64 << 20) == []
     assert {"ip address flush", "echo 1 >", "ethtool -K plain0 rxvlan off"} <= cures
 
 
