@@ -19,7 +19,9 @@ MIN_ARENA_BYTES: Final = 1 << 20
 MAX_ARENA_BYTES: Final = 1 << 37  # [ring.arena_mb], [ring.recovered_mb]
 MIN_CAPTURE_BUFFER: Final = 1 << 16  # bytes of kernel buffer [capture.buffer_mb]; what does not fit is a kernel drop
 MAX_CAPTURE_BUFFER: Final = (1 << 31) - 1  # libpcap takes a C int
+KERNEL_PACKETS: Final = 8_192  # a kernel buffer that holds fewer is warned of: 80 ms of 100,000 packets/s
 CAPTURE_GUARD_NS: Final = 100_000  # a packet may show up this long after its stamp; a live watermark stays behind by it
+CAPTURE_HOLD_NS: Final = 20_000_000  # the same where libpcap itself holds packets back: without immediate mode
 CAPTURE_RUN_PACKETS: Final = 65_536  # packets in one run of the capture thread
 CAPTURE_RUN_MS: Final = 50  # and its length: how long stopping may take
 MAX_CLOCK_OFFSET_NS: Final = 10**15  # injected clock error: eleven days [capture.clock_offset_us]
@@ -70,7 +72,8 @@ LOG_REPEAT_S: Final = 10.0  # a warning with the same key is logged this often, 
 LOG_KEYS: Final = 1_024  # keys of warnings remembered; the oldest go first
 
 # -- alerts -----------------------------------------------------------------------------------------
-MAX_ALERT_BYTES: Final = 1 << 20  # one EVE or alert_json line; longer ones are skipped and counted
+MAX_LOG_LINE: Final = 16 << 20  # bytes of one line of an IDS's log; longer ones are skipped and counted
+MAX_ALERT_BYTES: Final = 1 << 18  # of one record; a longer one keeps its main fields only, which is counted
 MAX_ALERT_BATCH: Final = 4 << 20  # bytes of records in one ALERT message
 ALERT_TABLE: Final = 262_144  # alert ids remembered for de-duplication; the oldest go first
 ALERT_READ_BYTES: Final = 1 << 18  # of an IDS's log taken in one look; the rest waits for the next

@@ -26,6 +26,8 @@ import hypothesis
 import psutil
 import pytest
 
+from ftnids import log
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 SHM: Final = Path("/dev/shm")
 NETNS: Final = Path("/run/netns")
@@ -91,6 +93,13 @@ def seed() -> int:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     random.seed(SEED)  # for libraries that draw from the global generator; tests make their own from `seed`
+
+
+# -- logging ---------------------------------------------------------------------------------------
+@pytest.fixture(autouse=True)
+def _logging() -> None:
+    """Each test starts with the logging of a fresh process; what an earlier one configured is gone."""
+    log.configure()
 
 
 # -- what a test may need ----------------------------------------------------------------------------

@@ -29,6 +29,7 @@ class Comparison:
 
 
 def unexplained(_: Record) -> str:
+    """The cause of a difference when nothing is known of the packets."""
     return UNEXPLAINED
 
 

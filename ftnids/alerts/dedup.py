@@ -35,7 +35,7 @@ class _Member:
 
     fed: int = 0  # seq: it has been given all below
     ended: bool = False
-    cold: bool = False  # its last alert on a flow said so
+    cold: bool = False  # its last alert said so
 
 
 @dataclass(slots=True)
@@ -63,6 +63,8 @@ class Deduplicator:
         self.alerts_suppressed = 0
         self.alerts_diverging = 0
         self.alerts_unconfirmed = 0  # raised by cold IDSs only
+        self._diverged: list[str] = []  # since the last word of it in the log
+        self._unconfirmed = 0
         self._table = table
         self._members: dict[str, _Member] = {}
         self._open: dict[str, _Entry] = {}  # waiting to go out, or for the silent members
@@ -97,6 +99,7 @@ class Deduplicator:
                 out += self._release(entry)
             if decided:
                 self._settle(alert_id, entry)
+        self._tell()
         return out
 
     def finish(self) -> list[Record]:
@@ -105,6 +108,7 @@ class Deduplicator:
         for alert_id, entry in list(self._open.items()):
             out += self._release(entry)
             self._settle(alert_id, entry)
+        self._tell()
         return out
 
     def mark_out(self, ids: Iterable[str]) -> None:
@@ -117,8 +121,7 @@ class Deduplicator:
         identity = record["ftnids"]
         alert_id = identity["id"]
         state = self._members.get(member, _Member())
-        if "flow" in record:
-            state.cold = bool(identity.get("cold"))
+        state.cold = bool(identity.get("cold"))
         if alert_id in self._done:
             self.alerts_suppressed += 1
             return []
@@ -173,7 +176,7 @@ class Deduplicator:
         silent = [name for name in self._silent(entry) if name in entry.passed_ns]
         if not entry.warm and any(not self._members[name].cold for name in silent):
             self.alerts_unconfirmed += 1
-            log.info("alert of a restarted IDS that no other confirms", id=record["ftnids"]["id"], silent=silent)
+            self._unconfirmed += 1
             return []
         self.alerts_out += 1
         identity = {**record["ftnids"], "replicas": sorted(entry.holders)}
@@ -189,9 +192,16 @@ class Deduplicator:
         silent = [name for name in self._silent(entry) if name in entry.passed_ns]
         if silent and entry.warm:
             self.alerts_diverging += 1
-            log.warning(
-                "alert that only some replicas raised", id=alert_id, raised=sorted(entry.holders), silent=silent
-            )
+            self._diverged.append(f"{alert_id} raised by {' '.join(sorted(entry.holders))}, not {' '.join(silent)}")
+
+    def _tell(self) -> None:
+        """One line in the log, however many replicas' alerts differ at once."""
+        if self._diverged:
+            log.warning("alerts that only some replicas raised", count=len(self._diverged), first=self._diverged[0])
+            self._diverged.clear()
+        if self._unconfirmed:
+            log.info("alerts of a restarted IDS that no other confirms", count=self._unconfirmed)
+            self._unconfirmed = 0
 
     def _remember(self, alert_id: str) -> None:
         self._done[alert_id] = None

@@ -13,6 +13,7 @@ No sockets or clocks in here: `outgoing` says what to send, `arrived` takes what
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,7 @@ from ftnids.alerts.readers import Record
 from ftnids.limits import MAX_ALERT_BATCH
 from ftnids.sync.messages import Alert, View
 
+KEPT_NS: Final = 10_000_000_000  # acknowledged alerts are kept that long, for a coordinator that dies with them
 RESEND_NS: Final = 200_000_000
 PROGRESS_NS: Final = 200_000_000
 WINDOW: Final = 4  # batches under way
@@ -51,6 +53,8 @@ class Sender:
     def __init__(self, header: Header) -> None:
         self._header = header
         self._waiting: dict[int, bytes] = {}  # not acknowledged, by number
+        self._kept: deque[tuple[int, bytes]] = deque()  # acknowledged, with the time
+        self._now_ns = 0
         self._sent_ns: dict[int, int] = {}
         self._next = 0
         self._fed = 0
@@ -78,13 +82,26 @@ class Sender:
     def acknowledged(self, answer: Alert) -> None:
         """The coordinator wants batch `answer.acked` next."""
         for number in [n for n in self._waiting if n < answer.acked]:
-            del self._waiting[number]
+            self._kept.append((self._now_ns, self._waiting.pop(number)))
             self._sent_ns.pop(number, None)
         if answer.final and answer.acked >= self._next:
             self._final_acked = True
 
+    def again(self) -> list[bytes]:
+        """There is another coordinator: send it what the last one may have died with; returns those batches."""
+        batches = [batch for _, batch in self._kept] + [self._waiting[n] for n in sorted(self._waiting)]
+        self._kept.clear()
+        self._waiting = {self._next + i: batch for i, batch in enumerate(batches)}
+        self._next += len(batches)
+        self._sent_ns.clear()
+        self._final_acked, self._told = False, (-1, False)
+        return batches
+
     def outgoing(self, now_ns: int) -> list[Alert]:
         """Messages to the coordinator that are due."""
+        self._now_ns = now_ns
+        while self._kept and now_ns - self._kept[0][0] > KEPT_NS:
+            self._kept.popleft()
         out = []
         for number in sorted(self._waiting)[:WINDOW]:
             if now_ns - self._sent_ns.get(number, -RESEND_NS) >= RESEND_NS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ftnids.limits import ALERT_READ_BYTES, MAX_ALERT_BYTES
+from ftnids.limits import ALERT_READ_BYTES, MAX_LOG_LINE
 
 
 class LineFollower:
@@ -17,7 +17,7 @@ class LineFollower:
     when it ended is handed out by `poll(final=True)`.
     """
 
-    def __init__(self, path: Path, *, max_line: int = MAX_ALERT_BYTES, chunk: int = ALERT_READ_BYTES) -> None:
+    def __init__(self, path: Path, *, max_line: int = MAX_LOG_LINE, chunk: int = ALERT_READ_BYTES) -> None:
         self.path = path
         self.overlong = 0
         self.restarts = 0  # truncations and rotations seen
@@ -48,6 +48,7 @@ class LineFollower:
         return lines
 
     def close(self) -> None:
+        """Let go of the file."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -48,7 +48,7 @@ class Identifier:
 
     `base_seq` is the agreed seq of the first packet that this run was fed, `base_us` its agreed time.
     A run that starts in the middle of the stream is *cold* for COLD_S of agreed time: it has no memory
-    of the flows before, and its alerts on flows are marked so.
+    of the flows before, and its alerts are marked so.
     """
 
     def __init__(self, member: str, base_seq: int = 0, base_us: int = 0, view: int = 0) -> None:
@@ -76,9 +76,7 @@ class Identifier:
         return {**record, "ftnids": identity}
 
     def _cold(self, record: Mapping[str, Any]) -> bool:
-        if self.base_seq == 0 or "flow" not in record:
-            return False
-        return timestamp_us(record) - self.base_us < COLD_S * 1_000_000
+        return self.base_seq > 0 and timestamp_us(record) - self.base_us < COLD_S * 1_000_000
 
     @staticmethod
     def _place(record: Mapping[str, Any], seq: int | None) -> Key:

@@ -27,7 +27,8 @@ class Output(Protocol):
     def write(self, records: Sequence[Record]) -> None:
         """Put the records out, in order; never raises for a fault of the place, never blocks for long."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Put out what is still held, if it can be; the last call."""
 
 
 def as_line(record: Record) -> bytes:
@@ -35,7 +36,7 @@ def as_line(record: Record) -> bytes:
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
-class JsonLines:
+class JsonLines(Output):
     """Appends to a file of mode 0600.
 
     A batch is either in the file as a whole or not at all.  What cannot be written (disk full) is held back and
@@ -114,7 +115,7 @@ def known_ids(path: Path) -> Iterator[str]:
                 continue
 
 
-class Stdout:
+class Stdout(Output):
     """JSON lines on standard output; a closed pipe is an end, not an error."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -131,7 +132,7 @@ class Stdout:
         """Standard output is not ours to close."""
 
 
-class Syslog:
+class Syslog(Output):
     """One line an alert, by severity: 1 is an error, 2 a warning, else a notice."""
 
     PRIORITIES: Final = {1: syslog.LOG_ERR, 2: syslog.LOG_WARNING}

@@ -17,18 +17,30 @@ from pathlib import Path
 from typing import Any, Final
 
 from ftnids.alerts.follow import LineFollower
+from ftnids.limits import MAX_ALERT_BYTES
 
 Record = dict[str, Any]
 
+# fmt: off
+MAIN_FIELDS: Final = (
+    "timestamp", "event_type", "src_ip", "src_port", "dest_ip", "dest_port", "proto", "icmp_type", "icmp_code", "alert",
+    "app_proto", "direction", "flow", "pcap_cnt", "pkt_src", "tx_id", "community_id", "vlan",
+)
+# fmt: on
 PROCESS_LOCAL: Final = ("flow_id", "parent_id", "pcap_filename", "in_iface", "host")
 
 
 class AlertReader(abc.ABC):
-    """The records of one growing log; what is no record is skipped and counted in `invalid`."""
+    """The records of one growing log; what is no record is skipped and counted in `invalid`.
+
+    A record of more than MAX_ALERT_BYTES (Suricata writes out whole transactions) keeps its MAIN_FIELDS only and
+    counts as `trimmed`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.lines = LineFollower(path)
         self.invalid = 0
+        self.trimmed = 0
 
     def poll(self, *, final: bool = False) -> list[Record]:
         """New records, oldest first; `final` when the IDS has ended.  Never blocks."""
@@ -36,6 +48,9 @@ class AlertReader(abc.ABC):
         for line in self.lines.poll(final=final):
             try:
                 fields = json.loads(line)
+                if len(line) > MAX_ALERT_BYTES:
+                    fields = {key: fields[key] for key in MAIN_FIELDS if key in fields}
+                    self.trimmed += 1
                 records.append(self._record(fields))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 self.invalid += 1

@@ -13,11 +13,18 @@ from typing import Final
 
 import psutil
 
+from ftnids import limits
+
 SIOCETHTOOL: Final = 0x8946
 ETHTOOL_GGRO: Final = 0x2B
 ETHTOOL_GFLAGS: Final = 0x25
+ETHTOOL_GTSO: Final = 0x1E
+ETHTOOL_GUFO: Final = 0x21
+ETHTOOL_GGSO: Final = 0x23
 FLAG_RX_VLAN: Final = 1 << 8
 FLAG_LRO: Final = 1 << 15
+LINK_HEADER: Final = 18  # Ethernet with a VLAN tag, as libpcap reckons
+SLOT_HEADER: Final = 80  # what the kernel puts before a frame in the buffer, about
 FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -32,6 +39,24 @@ class Fault:
 def preflight(interface: str) -> list[Fault]:
     """What is wrong with a capture interface; empty when it hands on frames as they were and sends none of its own."""
     return [*_offloads(interface), *_chatter(interface)]
+
+
+def kernel_buffer(interface: str, snaplen: int, buffer_bytes: int) -> list[Fault]:
+    """Whether the kernel's buffer holds too few packets to bridge a pause of the capture thread.
+
+    In immediate mode each packet takes a slot of full length: snaplen, or the MTU where no offload makes longer frames.
+    """
+    statistics = psutil.net_if_stats().get(interface)
+    queries = (ETHTOOL_GTSO, ETHTOOL_GUFO, ETHTOOL_GGSO, ETHTOOL_GGRO)
+    offloaded = any(_ethtool(interface, query) for query in queries) or _ethtool(interface, ETHTOOL_GFLAGS) & FLAG_LRO
+    longest = snaplen if offloaded or statistics is None else min(snaplen, statistics.mtu + LINK_HEADER)
+    packets = buffer_bytes // (longest + SLOT_HEADER)
+    if packets >= limits.KERNEL_PACKETS:
+        return []
+    needed = limits.KERNEL_PACKETS * (longest + SLOT_HEADER) // (1 << 20) + 1
+    off = f"ethtool -K {interface} tso off gso off gro off, or " if offloaded else ""
+    what = f"its kernel buffer holds only {packets} packets"
+    return [Fault(what, f"{off}a smaller capture.snaplen, or capture.buffer_mb = {needed}")]
 
 
 def _offloads(interface: str) -> list[Fault]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ftnids import log
-from ftnids.capture.preflight import preflight
+from ftnids.capture.preflight import kernel_buffer, preflight
 from ftnids.core import Capture, RandomDrop
 
 
@@ -67,7 +67,7 @@ def _live(settings: CaptureSettings, interface: str) -> Capture:
         buffer_bytes=settings.buffer_mb << 20,
         bpf=settings.bpf,
     )
-    for fault in preflight(interface):
+    for fault in (*preflight(interface), *kernel_buffer(interface, settings.snaplen, settings.buffer_mb << 20)):
         log.get("capture").warning("capture_interface", interface=interface, fault=fault.what, hint=fault.cure)
     return capture
 

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 
 from ftnids import limits, log
-from ftnids.core import Capture, Ring
+from ftnids.core.capture import Capture
+from ftnids.core.ring import Ring
 from ftnids.errors import FtnidsError
 
 

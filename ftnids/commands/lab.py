@@ -12,16 +12,24 @@ from rich.console import Console
 
 
 @click.command("lab", short_help="Run the whole system on this machine.")
-@click.option("-n", "replicas", type=int, default=2, show_default=True, help="Replicas.")
-@click.option("--loss", type=float, default=0.0, show_default=True, help="Share that each replica loses, 0 to 1.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of losses and of made traffic.")
-@click.option("--pcap", type=click.Path(path_type=Path), help="Play this capture file; without it, traffic is made.")
+@click.option("-n", "replicas", type=int, metavar="N", default=2, show_default=True, help="Replicas.")
+@click.option(
+    "--loss", type=float, metavar="P", default=0.0, show_default=True, help="Share that each replica loses, 0 to 1."
+)
+@click.option("--seed", type=int, metavar="S", default=1, show_default=True, help="Seed of losses and of made traffic.")
+@click.option(
+    "--pcap",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Play this capture file; without it, traffic is made.",
+)
 @click.option("--pps", type=int, default=0, metavar="R", help="Play at R packets/s, not at the file's own pace.")
 @click.option("--topspeed", is_flag=True, help="Play as fast as can be.")
 @click.option("--ids", type=click.Choice(["suricata", "snort", "none"]), default="suricata", show_default=True)
 @click.option(
     "--rules",
     type=click.Path(path_type=Path),
+    metavar="FILE",
     multiple=True,
     help="Rule file in place of the IDS's own event rules and ours; may be said more than once.",
 )
@@ -34,10 +42,20 @@ from rich.console import Console
 )
 @click.option("--link", type=click.Choice(["hub", "bond"]), default="hub", show_default=True, help="With --netns.")
 @click.option(
-    "--clock-offset-us", type=int, default=0, show_default=True, help="Replica i's clock is i times this ahead."
+    "--clock-offset-us",
+    type=int,
+    metavar="US",
+    default=0,
+    show_default=True,
+    help="Replica i's clock is i times this ahead.",
 )
 @click.option(
-    "--jitter-us", type=int, default=0, show_default=True, help="0 to this much is added to each capture time."
+    "--jitter-us",
+    type=int,
+    metavar="US",
+    default=0,
+    show_default=True,
+    help="0 to this much is added to each capture time.",
 )
 @click.option("--reference", is_flag=True, help="Compare with one IDS over all that was captured, in true order.")
 @click.option(

@@ -20,7 +20,7 @@ int64_t ftn_monotonic_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static int64_t real_ns(void)
+int64_t ftn_real_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -182,7 +182,7 @@ static enum fate read_file(struct ftn_capture *c, int count)
 
 static enum fate read_live(struct ftn_capture *c, int count)
 {
-    const int64_t before = ftn_monotonic_ns(), real = real_ns(), after = ftn_monotonic_ns();
+    const int64_t before = ftn_monotonic_ns(), real = ftn_real_ns(), after = ftn_monotonic_ns();
     if (ftn_clock_observe(&c->clock, before, real, after))
         snprintf(c->warning, sizeof c->warning, "the real-time clock was stepped (%llu times so far); compensated",
                  (unsigned long long)c->clock.steps);

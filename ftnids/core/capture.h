@@ -69,6 +69,7 @@ long ftn_capture_run(struct ftn_capture *c, struct ftn_ring *ring, const struct 
                      int64_t timeout_ns);
 
 int64_t ftn_monotonic_ns(void);
+int64_t ftn_real_ns(void);
 /* Now on the capture clock of a live source; the newest packet's time of a file. */
 int64_t ftn_capture_clock_ns(const struct ftn_capture *c);
 /* Read the kernel's drop counters. */

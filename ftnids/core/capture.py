@@ -37,7 +37,7 @@ class Capture:
         """Capture what comes in on an interface.  CaptureError when it is missing, down, or not ours to capture on."""
         _check_range(interface, "snaplen", snaplen, 1, limits.MAX_SNAPLEN)
         _check_range(interface, "buffer_bytes", buffer_bytes, limits.MIN_CAPTURE_BUFFER, limits.MAX_CAPTURE_BUFFER)
-        guard_ns = limits.CAPTURE_GUARD_NS
+        guard_ns = limits.CAPTURE_GUARD_NS if immediate else limits.CAPTURE_HOLD_NS
         try:
             source = cls.native.Source.live(interface, snaplen, promiscuous, buffer_bytes, bpf, immediate, guard_ns)
         except CaptureError as error:

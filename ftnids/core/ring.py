@@ -218,6 +218,8 @@ class Ring:
 
     @fed.setter
     def fed(self, seq: int) -> None:
+        if seq > self.stable:
+            raise RingError(f"ring {self.name}: seq {seq} cannot have been fed: only {self.stable} are stable")
         self._handle.fed = seq
 
     def publish_agreed(

@@ -3,8 +3,8 @@
 The truth is the union of what the replicas captured, in true order.  A packet stands out when the agreed
 stream has it in another place, not at all, or once more than the truth.  Excused are
 
-* *ambiguous*: neither order nor time could tell.  A packet too many or too few has a byte-identical twin
-  within the tolerance; packets that changed places were captured within the tolerance of each other;
+* *ambiguous*: neither order nor time could tell.  A packet too many or too few has a byte-identical twin within
+  the reorder window; packets that changed places were captured closer to each other than clocks can tell;
 * *late*: it was appended after its time was decided, so that its agreed time lies behind its capture time.
 
 All else is *unexplained*.  An alert takes the cause of the packets that stand out between the two ends of its flow
@@ -105,8 +105,17 @@ def nearest(few: I64, many: I64) -> I64:
     return chosen
 
 
-def find(truth: Stream, agreed: Stream, tolerance_us: int, late: bool) -> Oddities:
-    """All agreed and true packets that stand out, each with its cause; `late`: the replicas counted late packets."""
+@dataclass(frozen=True)
+class Excuse:
+    """What excuses a packet that stands out."""
+
+    clocks_us: int  # the order of packets closer than this cannot be told
+    repeats_us: int  # a packet and its repeat closer than this may be one packet that was reordered
+    late: bool  # the replicas counted late packets
+
+
+def find(truth: Stream, agreed: Stream, excuse: Excuse) -> Oddities:
+    """All agreed and true packets that stand out, each with its cause."""
     places = matched(truth, agreed)
     present = np.flatnonzero(places >= 0)
     extra = np.flatnonzero(places < 0)
@@ -114,40 +123,40 @@ def find(truth: Stream, agreed: Stream, tolerance_us: int, late: bool) -> Odditi
     by_place: dict[int, str] = {}
     by_seq: dict[int, str] = {}
     for place in missing.tolist():
-        by_place[place] = _of_twins(truth, truth.hash[place], truth.time_us[place], place, tolerance_us)
+        by_place[place] = _of_twins(truth, truth.hash[place], truth.time_us[place], place, excuse.repeats_us)
     shift = int(np.median(agreed.time_us[present] - truth.time_us[places[present]])) if len(present) else 0
     for seq in extra.tolist():
         time_us = agreed.time_us[seq] - shift
-        by_seq[seq] = _of_twins(truth, agreed.hash[seq], time_us, -1, tolerance_us)
+        by_seq[seq] = _of_twins(truth, agreed.hash[seq], time_us, -1, excuse.repeats_us)
     delay = agreed.time_us[present] - truth.time_us[places[present]] - shift
-    displaced = _displaced(truth, places[present], delay, present, tolerance_us)
-    if not late:  # then a packet that stands behind its time is no late one
+    displaced = _displaced(truth, places[present], delay, present, excuse.clocks_us)
+    if not excuse.late:  # then a packet that stands behind its time is no late one
         displaced = {seq: UNEXPLAINED if cause == LATE else cause for seq, cause in displaced.items()}
     by_seq |= displaced
     by_place |= {int(places[seq]): cause for seq, cause in displaced.items()}
     return Oddities(by_place, by_seq, len(missing), len(extra), len(displaced))
 
 
-def _of_twins(truth: Stream, packet_hash: np.uint64, time_us: np.int64, itself: int, tolerance_us: int) -> str:
-    """The cause of a packet too many or too few: ambiguous if the truth has another like it within the tolerance."""
-    first, last = np.searchsorted(truth.time_us, (time_us - tolerance_us, time_us + tolerance_us + 1))
+def _of_twins(truth: Stream, packet_hash: np.uint64, time_us: np.int64, itself: int, within_us: int) -> str:
+    """The cause of a packet too many or too few: ambiguous if the truth has another like it near."""
+    first, last = np.searchsorted(truth.time_us, (time_us - within_us, time_us + within_us + 1))
     twins = first + np.flatnonzero(truth.hash[first:last] == packet_hash)
     return AMBIGUOUS if (twins != itself).any() else UNEXPLAINED
 
 
-def _displaced(truth: Stream, order: I64, delay: I64, present: I64, tolerance_us: int) -> dict[int, str]:
+def _displaced(truth: Stream, order: I64, delay: I64, present: I64, within_us: int) -> dict[int, str]:
     """The agreed packets that stand on the wrong side of another, by seq, with their cause.
 
     `order` holds the true places of the agreed packets `present`, in agreed order, `delay` how far their agreed time
     lies behind their capture time, in us (all int64[m]).
     """
-    late = (delay > tolerance_us) & (_apart(truth, order) >= 0)
+    late = (delay > within_us) & (_apart(truth, order) >= 0)
     causes = {int(seq): LATE for seq in present[late]}
     on_time = ~late
     apart = _apart(truth, order[on_time])
     for seq, distance in zip(present[on_time].tolist(), apart.tolist(), strict=True):
         if distance >= 0:
-            causes[seq] = AMBIGUOUS if distance <= tolerance_us else UNEXPLAINED
+            causes[seq] = AMBIGUOUS if distance <= within_us else UNEXPLAINED
     return causes
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -42,27 +41,43 @@ def run(options: Options, voice: Voice) -> dict[str, Any]:
     FtnidsError when not even a summary can be had.
     """
     options.check()
+    played = _look_at(options, voice)
     for name in leftovers.sweep():
         voice.say(f"removed what a killed run left behind: {name}")
     prepare(options.out)
-    with _private_directory() as private, _interruptible():
+    with _interruptible(), _private_directory() as private:
         places = _places(options, private, voice)
-        outcome = _operate(options, places, voice)
+        if places.source:
+            played = played or scan.shape(places.source)
+        outcome = _operate(options, places, played, voice)
         return _judge(options, places, voice, outcome)
 
 
 # -- set-up ----------------------------------------------------------------------------------------
 
 
+def _look_at(options: Options, voice: Voice) -> scan.Shape | None:
+    """What `--pcap FILE` holds; None without one.  An error when it cannot be played."""
+    if options.pcap is None:
+        return None
+    shape = scan.shape(options.pcap, voice.say)
+    if options.netns and shape.linktype != ETHERNET:
+        raise UsageError(f"{options.pcap}: holds no Ethernet frames, which is all that the hub carries; use --no-netns")
+    return shape
+
+
 @contextlib.contextmanager
 def _private_directory() -> Iterator[Path]:
-    """A directory for keys, sockets and FIFOs that only this user may enter; removed at the end."""
+    """A directory for keys, sockets and FIFOs that only this user may enter.
+
+    It is removed at the end, and with it the rings of replicas that had to be killed.
+    """
     path = Path(tempfile.gettempdir()) / leftovers.tag()
     path.mkdir(mode=0o700)
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        leftovers.remove_files(lambda name: f"{name}-".startswith(f"{leftovers.tag()}-"))
 
 
 @contextlib.contextmanager
@@ -100,12 +115,8 @@ def _places(options: Options, private: Path, voice: Voice) -> Places:
 # -- the run ---------------------------------------------------------------------------------------
 
 
-def _operate(options: Options, places: Places, voice: Voice) -> Outcome:
+def _operate(options: Options, places: Places, played: scan.Shape | None, voice: Voice) -> Outcome:
     """Start everything, let the traffic pass, end everything.  What a replica or the traffic does wrong is a reason."""
-    file = places.source or options.pcap
-    played = scan.shape(file) if file else None
-    if options.netns and played and played.linktype != ETHERNET:
-        raise UsageError(f"{options.pcap}: holds no Ethernet frames, which is all that the hub carries; use --no-netns")
     quiet_s = limits.LAB_STALL_SECONDS + (played.longest_gap_s if played and options.pace == "file" else 0)
     outcome = Outcome()
     with contextlib.ExitStack() as stack:

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +71,17 @@ def namespaces() -> Iterator[str]:
         yield from (path.name for path in directory.iterdir() if _TAG.match(path.name))
 
 
+def remove_files(of: Callable[[str], bool]) -> list[str]:
+    """Remove this user's temporary directories and rings with names that `of` accepts; their paths."""
+    removed = []
+    for directory in (tempfile.gettempdir(), SHARED_MEMORY):
+        for path in Path(directory).glob(f"{PREFIX}-*"):
+            if of(path.name) and path.lstat().st_uid == os.geteuid():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                removed.append(str(path))
+    return removed
+
+
 def sweep() -> list[str]:
     """Remove what runs that are no more have left: namespaces (when root), temporary directories and rings."""
     removed = []
@@ -78,9 +89,4 @@ def sweep() -> list[str]:
         for name in filter(stale, list(namespaces())):
             remove_namespace(name)
             removed.append(name)
-    for directory in (tempfile.gettempdir(), SHARED_MEMORY):
-        for path in Path(directory).glob(f"{PREFIX}-*"):
-            if stale(path.name) and path.lstat().st_uid == os.geteuid():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-                removed.append(str(path))
-    return removed
+    return removed + remove_files(stale)

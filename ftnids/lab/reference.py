@@ -14,7 +14,7 @@ from ftnids.alerts.identity import Identifier
 from ftnids.alerts.readers import Record
 from ftnids.core import RandomDrop
 from ftnids.errors import FeedError, FtnidsError
-from ftnids.lab import causes, truth, verify
+from ftnids.lab import causes, steady, truth, verify
 from ftnids.lab.options import Options
 from ftnids.lab.replicas import SNAPLEN, Places
 from snort_adapter.launchers import IdsLauncher, launcher
@@ -40,9 +40,12 @@ def compare(
     agreed = verify.read_hashes(places.replica(options.names[0]) / "hashes.txt")
     known, basis = _union(options, source, seed, path, statuses, agreed)
     late = any(status["counters"]["late"] for status in statuses.values())
-    odd = causes.find(known.stream, agreed, tolerance_us(options), late)
+    odd = causes.find(known.stream, agreed, excuse(options, late))
     reasons = causes.Causes(odd, path, known.stream, agreed, SNAPLEN)
-    raised = [] if options.ids == "none" else alerts_of(launcher(options.ids, rules=options.rules), path, directory)
+    raised: list[Record] = []
+    if options.ids != "none":
+        config = steady.ids_config(options.ids, places.out)
+        raised = alerts_of(launcher(options.ids, config=config, rules=options.rules), path, directory)
     result = compare_alerts(alerts, raised, reasons.of)
     return {
         "reference": {
@@ -60,14 +63,15 @@ def compare(
     }
 
 
-def tolerance_us(options: Options) -> int:
-    """Within what time two packets' order cannot be told, in us.
+def excuse(options: Options, late: bool) -> causes.Excuse:
+    """Within what time packets cannot be told apart; `late`: the replicas counted late packets.
 
-    Of a file the stamps are off by the injected jitter alone; on a hub each replica's kernel stamps a frame when
+    The stamps of a file are off by the injected jitter alone.  On a hub each replica's kernel stamps a frame when
     it gets to it, which on a busy machine is within the reorder window.
     """
     exact = limits.REORDER_NS if options.netns else limits.TOLERANCE_FLOOR_NS
-    return exact // 1_000 + 2 * options.jitter_us
+    jitter_us = 2 * options.jitter_us
+    return causes.Excuse(exact // 1_000 + jitter_us, limits.REORDER_NS // 1_000 + jitter_us, late)
 
 
 def _union(

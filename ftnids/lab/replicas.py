@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from ftnids import limits
 from ftnids.errors import FtnidsError
-from ftnids.lab import leftovers
+from ftnids.lab import leftovers, steady
 from ftnids.lab.netns import CAPTURE, Link
 from ftnids.lab.options import Options
 from ftnids.lab.processes import POLL_S, Child, Children, wait_until
@@ -114,6 +114,7 @@ def _configuration(
         "capture": capture,
         "feed": {
             "ids": options.ids,
+            "ids_config": steady.ids_config(options.ids, places.out),
             "rules": [str(path.resolve()) for path in options.rules],
             "agreed_pcap": "agreed.pcap",
             "hashes": "hashes.txt",

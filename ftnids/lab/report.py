@@ -27,7 +27,7 @@ UNUSUAL: Final = {"kernel_drops": "kernel drops", "ring_drops": "ring drops"}
 
 
 def _number(value: float) -> str:
-    return f"{value:,}" if value == int(value) else f"{value:,.1f}"
+    return f"{value:,.0f}" if value == int(value) or value >= 1_000 else f"{value:.1f}"
 
 
 def table(summary: Mapping[str, Any]) -> Table:

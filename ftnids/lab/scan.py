@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,8 +37,15 @@ class Shape:
     linktype: int
 
 
-def batches(path: Path, snaplen: int, seed: int) -> Iterator[Batch]:
-    """The packets of `path` in file order, at most LAB_SCAN_PACKETS at once.  CaptureError when it cannot be read."""
+def _ignore(_: str) -> None:
+    """Somebody else has said it."""
+
+
+def batches(path: Path, snaplen: int, seed: int, warn: Callable[[str], None] = _ignore) -> Iterator[Batch]:
+    """The packets of `path` in file order, at most LAB_SCAN_PACKETS at once.  CaptureError when it cannot be read.
+
+    `warn` is told what is wrong with a file of which a part could be read.
+    """
     capture = Capture.file(str(path), snaplen=snaplen, bpf="", pace="topspeed")
     ring = Ring.create(
         f"{leftovers.ring_tag()}-scan{next(_number)}",
@@ -59,15 +66,17 @@ def batches(path: Path, snaplen: int, seed: int) -> Iterator[Batch]:
                 yield Batch(ring, first, ring.head)
                 first = ring.head
                 ring.free_captured(first)
+        if capture.warning:
+            warn(capture.warning)
     finally:
         capture.close()
         ring.close(unlink=True)
 
 
-def shape(path: Path) -> Shape:
+def shape(path: Path, warn: Callable[[str], None] = _ignore) -> Shape:
     """Read the whole file once.  CaptureError naming the file and the fault when it is empty or no capture file."""
     packets, begin, end, gap, linktype = 0, 0, 0, 0, 0
-    for batch in batches(path, limits.MAX_SNAPLEN, 0):
+    for batch in batches(path, limits.MAX_SNAPLEN, 0, warn):
         times = np.asarray(batch.ring.times(batch.first, batch.last))
         if not packets:
             begin = end = int(times[0])

@@ -117,13 +117,17 @@ def merge(
             paired[-1] += [group] if group else _pair(burst, captures, ruler, scale)
     _join_reordered(paired, captures, ruler, reorder_ns, reorder_places)
     groups = [g for same in paired for g in same]
-    order, _ = topological(groups, captures)
-    place = np.full((len(order), captures), -1, np.int64)
-    for row, g in enumerate(order):
-        for packet in groups[g].packets:
+    return as_arrays([groups[g] for g in topological(groups, captures)[0]], captures)
+
+
+def as_arrays(groups: Sequence[Group], captures: int) -> tuple[I64, I64, U8]:
+    """Ordered groups as place [m, N], time_ns [m], flags [m]."""
+    place = np.full((len(groups), captures), -1, np.int64)
+    for row, group in enumerate(groups):
+        for packet in group.packets:
             place[row, packet.owner] = packet.index
-    time = np.array([groups[g].time_ns for g in order], np.int64)
-    flags = np.array([groups[g].flags for g in order], np.uint8)
+    time = np.array([group.time_ns for group in groups], np.int64)
+    flags = np.array([group.flags for group in groups], np.uint8)
     return place, np.maximum.accumulate(time) if len(time) else time, flags
 
 
@@ -389,9 +393,9 @@ def _join_reordered(
 ) -> None:
     """Join packets that are left over in two captures, in place.
 
-    Within the reorder window a hash with no other packet is joined.  Further away it is joined, and
-    within the window one that has others is, only when reordering is seen: when more packets of this
-    window are out of order than both captures would lose by chance.
+    Within the reorder window a hash with no other packet is joined.  One that has others is joined
+    within the window, and any further away that are next to each other, only when reordering is seen: when more
+    packets are out of order here than both captures would lose by chance, on a ruler that is dense.
     """
 
     def suspect(g: Group, h: Group, within_ns: int) -> bool:
@@ -421,17 +425,27 @@ def _join_reordered(
 
     def explained(g: Group, h: Group) -> bool:
         lost = lacking[min(p.owner for p in g.packets)] * lacking[min(p.owner for p in h.packets)]
-        return seen * total * total > ruler.ruled * lost
+        return 2 * ruler.ruled > total and seen * total * total > ruler.ruled * lost
 
     for same in paired:
-        if len(same) == 2 and suspect(same[0], same[1], FOREVER) and explained(same[0], same[1]):
-            join(same[0], same.pop())
-        last: Group | None = None
-        for g in list(same) if len(same) > 2 else ():
+        gone = []
+        last = -1  # the latest that some capture lacks
+        for i, g in enumerate(same):
             if len(g.packets) == captures:
                 continue
-            if last is not None and suspect(last, g, reorder_ns) and explained(last, g):
-                join(last, g)
-                same.remove(g)
+            within = FOREVER if last == i - 1 >= 0 and _apart(same, last) else reorder_ns
+            if last >= 0 and suspect(same[last], g, within) and explained(same[last], g):
+                join(same[last], g)
+                gone.append(i)
             else:
-                last = g
+                last = i
+        for i in reversed(gone):
+            del same[i]
+
+
+def _apart(same: list[Group], i: int) -> bool:
+    """Whether groups i and i + 1 are closer to each other than to their other neighbours."""
+    gap = same[i + 1].first_ns - same[i].first_ns
+    return (i == 0 or same[i].first_ns - same[i - 1].first_ns > gap) and (
+        i + 2 == len(same) or same[i + 2].first_ns - same[i + 1].first_ns > gap
+    )

@@ -34,11 +34,9 @@ def end_of_flow(sid: int = 1, *, flow: int = 0, tx_id: int = 0, time_us: int = S
     return alert(sid, time_us=time_us, flow=flow, pkt_src=END_OF_FLOW, tx_id=tx_id) | {"flow": start}
 
 
-def identified(alert_id: str, *, seq: int | None = 0, cold: bool = False, flow: bool = True, sid: int = 1) -> Record:
+def identified(alert_id: str, *, seq: int | None = 0, cold: bool = False) -> Record:
     """An alert as a replica sends it."""
-    record = alert(sid)
-    if flow:
-        record["flow"] = {"start": eve_time(START_US)}
+    record = alert()
     record["ftnids"] = {"id": alert_id, "view": 1, "seq": seq, "replicas": ["a"], "status": "confirmed"}
     if cold:
         record["ftnids"]["cold"] = True

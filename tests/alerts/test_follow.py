@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from ftnids.alerts.follow import LineFollower
 from ftnids.alerts.readers import EveReader, SnortJsonReader, eve_time, timestamp_us
 
+from .records import alert
+
 
 def append(path: Path, data: bytes) -> None:
     with path.open("ab") as file:
@@ -154,3 +156,14 @@ def test_snort_lines_become_eve_records(tmp_path: Path) -> None:
 @given(st.integers(0, 4_000_000_000_000_000))
 def test_times_survive_the_round_trip(time_us: int) -> None:
     assert timestamp_us({"timestamp": eve_time(time_us)}) == time_us
+
+
+def test_huge_record_keeps_its_main_fields(tmp_path: Path) -> None:
+    huge = alert(packet=7) | {"dnp3": {"request": ["x" * 100] * 5000}}
+    path = tmp_path / "eve.json"
+    append(path, json.dumps(huge).encode() + b"\n" + json.dumps(alert()).encode() + b"\n")
+    reader = EveReader(path)
+    records = reader.poll(final=True)
+    reader.close()
+    assert records == [alert(packet=7), alert()]
+    assert (reader.trimmed, reader.invalid, reader.lines.overlong) == (1, 0, 0)

@@ -276,6 +276,8 @@ def test_stable_only_grows(filled: Ring) -> None:
     assert filled.stable == 2
     with pytest.raises(RingError, match="only 3 are agreed"):
         filled.set_stable(4)
+    with pytest.raises(RingError, match="only 2 are stable"):
+        filled.fed = 3
 
 
 def test_a_ring_may_start_at_any_seq(filled: Ring) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from ftnids.alerts.compare import Comparison, compare
+from ftnids.alerts.dedup import Deduplicator
 from ftnids.alerts.identity import Identifier
 from ftnids.alerts.readers import Record
 from ftnids.core import Capture, Ring
@@ -75,10 +78,11 @@ def reference(ids: IdsLauncher, source: Path, log_dir: Path) -> list[Record]:
     reader = ids.reader(log_dir)
     records = reader.poll(final=True)
     reader.close()
+    assert (reader.invalid, reader.lines.overlong) == (0, 0)
     return identified(records, Identifier("reference"))
 
 
-def feed(ring: Ring, supervisor: Ids, folder: Path) -> None:
+def feed(ring: Ring, supervisor: Ids, folder: Path, *, kill_at: int | None = None) -> None:
     """Make the agreed stream stable in pieces, and feed it to the IDS and to two files."""
     feed = Feed(ring)
     for sink in (supervisor, PcapFile(ring, folder / "agreed.pcap"), Hashes(ring, folder / "hashes.txt")):
@@ -86,13 +90,24 @@ def feed(ring: Ring, supervisor: Ids, folder: Path) -> None:
     feed.start()
     try:
         for seq in range(0, ring.agreed, 1777):
+            if kill_at is not None and supervisor.position > kill_at and not supervisor.deaths:
+                kill(supervisor)
             ring.set_stable(seq)
+            while kill_at is not None and supervisor.position < seq:
+                time.sleep(0.001)
         ring.set_stable(ring.agreed)
         ring.set_end()
         assert feed.join(100)
     finally:
         feed.stop()
     assert feed.errors == []
+
+
+def kill(supervisor: Ids) -> None:
+    """Kill the IDS as a crash would, and wait until the supervisor knows."""
+    supervisor.runs[0].process.send_signal(signal.SIGSEGV)
+    while len(supervisor.runs) < 2:
+        time.sleep(0.001)
 
 
 def test_alerts_through_the_fifo_are_those_of_the_file(
@@ -114,3 +129,28 @@ def test_alerts_through_the_fifo_are_those_of_the_file(
     seqs = [record["ftnids"]["seq"] for record in raised if record["ftnids"]["seq"] is not None]
     assert seqs == sorted(seqs)
     assert 0 <= seqs[0] <= seqs[-1] < ring.agreed
+
+
+def test_crash_of_one_ids_does_not_show_in_the_alerts_of_the_set(
+    ids: IdsLauncher, ring: Ring, needs_shared_trace: Path, tmp_path: Path
+) -> None:
+    """The restarted IDS lacks the memory of older flows; the other replica's has it."""
+    expected = reference(ids, needs_shared_trace, tmp_path / "reference")
+    supervisor = Ids(ring, ids, tmp_path, tmp_path)
+    feed(ring, supervisor, tmp_path, kill_at=ring.agreed // 2)
+    assert supervisor.deaths == 1
+    raised = []
+    for run in supervisor.runs:
+        identifier = Identifier("b", run.base_seq, run.base_us)
+        raised += identified(run.reader.poll(final=True), identifier)
+    assert compare(raised, expected).differences, "a crash costs this replica alerts"
+
+    set_of_two = Deduplicator(hold_ms=500)
+    set_of_two.set_members(["a", "b"])
+    healthy = [{**record, "ftnids": {**record["ftnids"], "replicas": ["a"]}} for record in expected]
+    out = set_of_two.add("b", raised, 0) + set_of_two.add("a", healthy, 0)
+    for member in "ab":
+        set_of_two.progress(member, ring.agreed, ended=True)
+    out += set_of_two.tick(0)
+    assert compare(out, expected) == Comparison()
+    assert set_of_two.alerts_diverging > 0

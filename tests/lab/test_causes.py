@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftnids.lab import causes, generate, verify
-from ftnids.lab.causes import AMBIGUOUS, LATE, REFERENCE, UNEXPLAINED, Oddities
+from ftnids.lab.causes import AMBIGUOUS, LATE, REFERENCE, UNEXPLAINED, Excuse, Oddities
 from ftnids.lab.verify import Stream
 
-TOLERANCE_US = 10
+CLOCKS_US, REPEATS_US = 10, 50
 
 
 def stream(*packets: tuple[int, int]) -> Stream:
@@ -30,7 +30,7 @@ TRUTH = stream((1, 0), (2, 100), (3, 105), (9, 200), (9, 204), (4, 1000), (9, 50
 
 
 def find(*agreed: tuple[int, int], late: bool = True) -> Oddities:
-    return causes.find(TRUTH, stream(*agreed), TOLERANCE_US, late)
+    return causes.find(TRUTH, stream(*agreed), Excuse(CLOCKS_US, REPEATS_US, late))
 
 
 def test_equal() -> None:
@@ -104,10 +104,10 @@ def test_a_packet_lost_and_one_made_up() -> None:
 
 
 def test_nothing() -> None:
-    empty = stream()
-    assert causes.find(empty, empty, 0, late=False) == Oddities({}, {}, 0, 0, 0)
-    assert causes.find(TRUTH, empty, 0, late=False).missing == len(TRUTH)
-    assert causes.find(empty, TRUTH, 0, late=False).extra == len(TRUTH)
+    empty, strict = stream(), Excuse(0, 0, late=False)
+    assert causes.find(empty, empty, strict) == Oddities({}, {}, 0, 0, 0)
+    assert causes.find(TRUTH, empty, strict).missing == len(TRUTH)
+    assert causes.find(empty, TRUTH, strict).extra == len(TRUTH)
 
 
 # -- flows -----------------------------------------------------------------------------------------

@@ -131,6 +131,7 @@ def histories(draw: st.DrawFn) -> m.History:
         hash=draw(arrays(u64, np.uint64, size)),
         time_ns=draw(rising(size, draw(unit))),
         position=draw(number),
+        cut_ns=draw(i64),
         digest=draw(digest),
         config=draw(text),
         refused=draw(text),

@@ -50,6 +50,7 @@ class Store:
         return self.count[layout.TAIL // 8]
 
     def add(self, counter: int) -> None:
+        """One more of what a counter counts."""
         self.count[counter // 8] += 1
 
     def frame(self, number: int) -> tuple[bytes, int] | None:
@@ -160,6 +161,7 @@ class Handle:
         return self.words[layout.ENDED // 4] != 0
 
     def set_end(self) -> None:
+        """The stream ends at `agreed`; wakes the readers."""
         self.check_writable()
         self.words[layout.ENDED // 4] = 1
         self._wake()
@@ -170,6 +172,7 @@ class Handle:
             ctypes.CDLL(None).syscall(number, ctypes.byref(self._futex), FUTEX_WAKE, 0x7FFFFFFF, None, None, 0)
 
     def wait_stable(self, seq: int, timeout_ns: int) -> int:
+        """Wait until `seq` is stable, the stream has ended, or the time is over; returns `stable`."""
         deadline = time.monotonic_ns() + timeout_ns
         while self.stable <= seq and not (self.ended and self.stable == self.agreed):
             left = deadline - time.monotonic_ns()
@@ -190,6 +193,7 @@ class Handle:
         return store.frame(number)
 
     def gather(self, refs: NDArray[np.int64]) -> PacketBatch:
+        """Copies of packets.  IndexError with the index of the first reference, of int64[n], that names none."""
         hashes, frames, wirelens = [], [], []
         for index, ref in enumerate(refs.tolist()):
             found = self.frame(ref)
@@ -205,6 +209,7 @@ class Handle:
     def store_recovered(
         self, hash: NDArray[np.uint64], caplen: NDArray[np.uint32], wirelen: NDArray[np.uint32], data: bytes
     ) -> NDArray[np.int64]:
+        """Store a batch after hashing it again; int64[n] of slot references, MISMATCH, NO_ROOM."""
         self.check_writable()
         refs = np.full(len(hash), MISMATCH, np.int64)
         sound = int(caplen.sum(dtype=np.uint64)) == len(data)
@@ -225,6 +230,7 @@ class Handle:
         return refs
 
     def export_pcap(self, fd: int, first: int, last: int) -> tuple[int, int]:
+        """Write agreed packets [first, last) as pcap records; (seq after the last one written, errno or 0)."""
         seq, error = first, 0
         while seq < last and not error:
             records, seq_after, missing = self._records(seq, last)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pcapy
 
+from ftnids import limits
 from ftnids.core import layout
 from ftnids.core.packets import splitmix64
 from ftnids.core.pure import files
@@ -25,7 +26,13 @@ BATCH: Final = 65_536
 ENDS: Final = (1 << 63) - 1
 LONGEST_S: Final = 9_000_000_000
 GAMMA: Final = 0x9E3779B97F4A7C15
-HOLD_NS: Final = 20_000_000  # pcapy-ng has no immediate mode: libpcap may hold a packet this long
+CLOCK_NOISE_NS: Final = 1000
+REFUSALS: Final = {  # libpcap's status: in words
+    -5: "there is no such interface; `ip link` lists them",
+    -8: "no permission to capture; run as root or give the process CAP_NET_RAW",
+    -9: "the interface is down; `ip link set dev INTERFACE up` brings it up",
+    -11: "no permission to capture; run as root or give the process CAP_NET_RAW",
+}
 LINKTYPES: Final = {11: 100, 12: 101, 15: 102, 16: 103}  # where libpcap's own number is not the one in files
 
 
@@ -76,15 +83,23 @@ class Clock:
     """Capture times on a clock that does not step; `clock.h` says how."""
 
     def __init__(self, before: int, real: int, after: int) -> None:
-        self.base = self.offset = self.old_offset = real - before - (after - before) // 2
+        self._set(real - after, real - before)
+        self.base = self.old_offset = self.offset
         self.straddling = False
         self.steps = 0
 
+    def _set(self, low: int, high: int) -> None:
+        self.low, self.high, self.offset = low, high, low + (high - low) // 2
+
     def observe(self, before: int, real: int, after: int) -> bool:
         """Real time read between two readings of monotonic time, ns; True if real time has stepped."""
-        if real - after <= self.offset <= real - before:
+        low, high = real - after, real - before
+        if low <= self.high + CLOCK_NOISE_NS and high >= self.low - CLOCK_NOISE_NS:
+            self.low = low if self.low < low <= self.high else self.low
+            self.high = high if self.low <= high < self.high else self.high
             return False
-        self.old_offset, self.offset = self.offset, real - before - (after - before) // 2
+        self.old_offset = self.offset
+        self._set(low, high)
         self.straddling = True
         self.steps += 1
         return True
@@ -92,10 +107,10 @@ class Clock:
     def convert(self, stamp: int, low: int, high: int) -> int:
         """The capture time of a stamp of a packet that came between capture times `low` and `high`."""
         now, old = stamp - self.offset + self.base, stamp - self.old_offset + self.base
-        if not self.straddling:
+        outside, old_outside = (max(low - value, value - high, 0) for value in (now, old))
+        if not self.straddling or outside <= self.high - self.low + CLOCK_NOISE_NS:
             return now
-        outside = [max(low - value, value - high, 0) for value in (now, old)]
-        return old if outside[1] < outside[0] else now
+        return old if old_outside < outside else now
 
 
 @dataclass
@@ -135,19 +150,24 @@ class Source:
         immediate: bool,
         guard_ns: int,
     ) -> Source:
+        """A source on an interface; inbound only."""
         return _Live(interface, snaplen, promiscuous, buffer_bytes, bpf, guard_ns)
 
     @staticmethod
     def file(path: bytes, snaplen: int, bpf: str) -> Source:
+        """A source from a capture file."""
         return _File(os.fsdecode(path), snaplen, bpf)
 
     def set_pace(self, pace: str, interval_ns: int) -> None:
+        """ "topspeed", "file", or "pps" with the time between two packets."""
         self._pace, self._interval_ns = pace, interval_ns
 
     def set_skew(self, offset_ns: int, drift: int, jitter_ns: int, seed: int) -> None:
+        """Inject clock error; `drift` in 2**-32 ns per ns."""
         self._skew = Skew(offset_ns, drift, jitter_ns, seed)
 
     def set_drop(self, seed: int, first: int, after_kept: int, after_dropped: int) -> None:
+        """Inject loss, from the first decision on."""
         self._drop = Drop(seed, first, after_kept, after_dropped)
 
     @property
@@ -155,9 +175,11 @@ class Source:
         return self._last_ns
 
     def close(self) -> None:
+        """Let go of the source."""
         self.closed = True
 
     def run(self, ring: Any, max_packets: int, timeout_ns: int) -> int:
+        """Put packets into the ring; how many, -1 at the end of a file."""
         if self.closed:
             raise CaptureError("closed, or already running in another thread")
         ring.check_writable()
@@ -272,17 +294,18 @@ class _Live(Source):
             self._pcap.set_promisc(promiscuous)
             self._pcap.set_buffer_size(buffer_bytes)
             self._pcap.set_timeout(1)
-            self._pcap.activate()
+            if (status := self._pcap.activate()) < 0:
+                raise CaptureError(REFUSALS.get(status, f"cannot be captured on (libpcap status {status})"))
             self._pcap.setdirection(pcapy.PCAP_D_IN)
             self._pcap.setnonblock(True)
         except pcapy.PcapError as error:
-            raise CaptureError(_reason(str(error))) from None
+            raise CaptureError(" ".join(str(error).split())) from None
         linktype = self._pcap.datalink()
         super().__init__(LINKTYPES.get(linktype, linktype), snaplen)
         if bpf:
             _compile(self.linktype, bpf)
             self._pcap.setfilter(bpf)
-        self._guard_ns = guard_ns + HOLD_NS
+        self._guard_ns = max(guard_ns, limits.CAPTURE_HOLD_NS)  # pcapy-ng has no immediate mode
         self._poll = select.poll()
         self._poll.register(self._pcap.getfd(), select.POLLIN)
         self._clock = Clock(time.monotonic_ns(), time.time_ns(), time.monotonic_ns())
@@ -352,13 +375,3 @@ def _compile(linktype: int, bpf: str) -> Any:
         return pcapy.compile(own.get(linktype, linktype), 262_144, bpf, 1, 0xFFFFFFFF)
     except (pcapy.PcapError, pcapy.BPFError) as error:
         raise CaptureError(f"bad filter: {error}") from None
-
-
-def _reason(text: str) -> str:
-    if "No such device" in text or "doesn't exist" in text:
-        return "there is no such interface; `ip link` lists them"
-    if "permi" in text.lower():
-        return "no permission to capture; run as root or give the process CAP_NET_RAW"
-    if "not up" in text or "is down" in text:
-        return "the interface is down; `ip link set dev INTERFACE up` brings it up"
-    return " ".join(text.split())

@@ -1,0 +1,168 @@
+"""Capturing on a real interface: what comes in, all of it, in order, with honest counters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ftnids.core import RandomDrop
+from ftnids.core.capture import Capture
+from ftnids.core.ring import Ring
+from ftnids.errors import CaptureError
+from ftnids.lab import netns
+from tests.capture.conftest import INSIDE, OUTSIDE, Wire
+from tests.core.helpers import SLOTS, Core, contents
+
+Listen = Callable[..., tuple[Capture, Ring]]
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 20.0
+
+
+def frame(number: int, size: int = 60) -> bytes:
+    """An Ethernet frame of an experimental type that carries its number."""
+    return (
+        b"\x02\x00\x00\x00\x00\x02" + b"\x02\x00\x00\x00\x00\x01\x88\xb5" + number.to_bytes(4, "big") + bytes(size - 18)
+    )
+
+
+def run_until(source: Capture, ring: Ring, done: Callable[[], bool]) -> None:
+    """Capture until `done`; what does not come within seconds does not come."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < deadline, f"captured {source.captured}, drops {source.kernel_drops}"
+        source.run(ring, SLOTS, 5)
+
+
+def test_frames_come_in_order(wire: Wire, listen: Listen) -> None:
+    before = time.time_ns()
+    source, ring = listen()
+    sent = [frame(n, 60 + n) for n in range(500)]
+    wire.send(sent)
+    run_until(source, ring, lambda: ring.head == 500)
+    got = contents(ring, 0, 500)
+    assert [one[1] for one in got] == sent
+    times = [one[0] for one in got]
+    assert times == sorted(times)
+    assert before - 10**9 < times[0] <= times[-1] <= source.clock_ns
+    assert (source.captured, source.kernel_drops, source.ring_drops, source.warning) == (500, 0, 0, "")
+
+
+def test_only_inbound(wire: Wire, listen: Listen) -> None:
+    source, ring = listen()
+    wire.send([frame(1)], interface=INSIDE)
+    wire.send([frame(2)], interface=OUTSIDE)
+    run_until(source, ring, lambda: ring.head > 0)
+    source.run(ring, 10, 20)
+    assert [one[1] for one in contents(ring, 0, ring.head)] == [frame(2)]
+
+
+def test_filter_and_snaplen(wire: Wire, listen: Listen) -> None:
+    source, ring = listen(bpf="ether[17] = 7", snaplen=40)
+    wire.send([frame(n % 10, 100) for n in range(100)])
+    run_until(source, ring, lambda: ring.head == 10)
+    assert {one[1:] for one in contents(ring, 0, 10)} == {(frame(7, 100)[:40], 100)}
+
+
+def test_watermark_moves_on_a_quiet_link(listen: Listen) -> None:
+    source, ring = listen()
+    assert source.run(ring, 10, 2) == 0
+    first = ring.watermark_ns
+    assert first > 0
+    run_until(source, ring, lambda: ring.watermark_ns > first)
+    assert ring.watermark_ns < source.clock_ns
+
+
+def test_at_most_what_was_asked_for(wire: Wire, listen: Listen) -> None:
+    source, ring = listen()
+    wire.send([frame(n) for n in range(100)])
+    while ring.head < 7:
+        assert 0 <= source.run(ring, 7 - ring.head, 5) <= 7
+    assert ring.head == 7
+    run_until(source, ring, lambda: ring.head == 100)
+
+
+def test_full_ring_drops_and_counts(wire: Wire, listen: Listen) -> None:
+    source, ring = listen()
+    wire.send([frame(n) for n in range(SLOTS + 300)])
+    run_until(source, ring, lambda: source.ring_drops == 300)
+    assert (ring.head, source.captured, ring.stats()["ring_drops"]) == (SLOTS, SLOTS, 300)
+    ring.free_captured(SLOTS)
+    wire.send([frame(9999)])
+    run_until(source, ring, lambda: ring.head == SLOTS + 1)
+    assert contents(ring, SLOTS, SLOTS + 1)[0][1] == frame(9999)
+
+
+def test_kernel_drops_are_counted(wire: Wire, listen: Listen) -> None:
+    """A small kernel buffer that nobody empties: what is not captured is counted as dropped."""
+    source, ring = listen({"slots": 16_384, "arena_bytes": 32 << 20}, buffer_bytes=1 << 16)
+    wire.send([frame(n, 1400) for n in range(5000)])
+    run_until(source, ring, lambda: source.captured + source.kernel_drops >= 5000)
+    assert source.captured + source.kernel_drops == 5000
+    assert source.kernel_drops > 0
+    assert source.ring_drops == 0
+
+
+def test_injected_drops(wire: Wire, listen: Listen, seed: int) -> None:
+    source, ring = listen()
+    source.set_drop(RandomDrop(0.3, 2, seed))
+    wire.send([frame(n) for n in range(500)])
+    run_until(source, ring, lambda: source.captured + source.injected_drops == 500)
+    kept = [n for n, lost in enumerate(RandomDrop(0.3, 2, seed).decide(500).tolist()) if not lost]
+    assert [one[1] for one in contents(ring, 0, ring.head)] == [frame(n) for n in kept]
+
+
+def test_vlan_tags_stay(wire: Wire, listen: Listen) -> None:
+    source, ring = listen()
+    tagged = frame(1)[:12] + b"\x81\x00\x00\x2a" + frame(1)[12:]
+    wire.send([tagged])
+    run_until(source, ring, lambda: ring.head == 1)
+    assert contents(ring, 0, 1)[0][1] == tagged
+
+
+def test_interface_that_goes_away(wire: Wire, listen: Listen) -> None:
+    source, ring = listen()
+    source.run(ring, 10, 1)
+    wire.ip(f"link del {INSIDE}")
+    with pytest.raises(CaptureError, match=f"^{INSIDE}: ") as caught:
+        run_until(source, ring, lambda: False)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("interface", "bpf", "says"),
+    [("nosuch0", "", "no such interface"), (INSIDE, "tcp prot 80", "bad filter"), ("x" * 300, "", "")],
+)
+def test_refused(core: Core, wire: Wire, interface: str, bpf: str, says: str) -> None:
+    with pytest.raises(CaptureError) as caught, netns.entered(wire.namespace):
+        core.Capture.live(interface, snaplen=100, promiscuous=True, buffer_bytes=1 << 20, bpf=bpf)
+    assert str(caught.value).startswith(f"{interface}: ")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_interface_that_is_down(core: Core, wire: Wire) -> None:
+    wire.ip(f"link set {INSIDE} down")
+    with pytest.raises(CaptureError, match=f"^{INSIDE}: the interface is down"), netns.entered(wire.namespace):
+        core.Capture.live(INSIDE, snaplen=100, promiscuous=True, buffer_bytes=1 << 20, bpf="")
+
+
+def test_no_permission(core: Core, wire: Wire) -> None:
+    """Without root, one line that says what to do."""
+    code = (
+        "import os, sys\n"
+        "from tests.core.helpers import Core\n"
+        "from ftnids.errors import CaptureError\n"
+        "core = Core(sys.argv[1])\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try: core.Capture.live('lo', snaplen=100, promiscuous=False, buffer_bytes=1 << 20, bpf='')\n"
+        "except CaptureError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", code, core.native.IMPL]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"HOME": "/"})
+    assert done.stdout == "lo: no permission to capture; run as root or give the process CAP_NET_RAW\n", done.stderr
