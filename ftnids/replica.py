@@ -41,7 +41,7 @@ from ftnids.peers import keys
 from ftnids.peers.transport import Transport
 from ftnids.status import snapshot
 from ftnids.status.delay import DelayMeter
-from ftnids.sync.actions import Action, End, Fail, Free, Note, Publish, Push, Send, Stable, Start, Store
+from ftnids.sync.actions import Action, Change, End, Fail, Free, Note, Publish, Push, Rejoin, Send, Stable, Start, Store
 from ftnids.sync.engine import Engine
 from ftnids.sync.membership import State
 from ftnids.sync.messages import Alert, Bytes, Leave, Message, Status, View
@@ -77,6 +77,7 @@ class Replica:
         self._log = log.get("replica", replica=self.name)
         self._stopped_at = 0.0  # monotonic time of the first signal
         self._reason = ""
+        self.rejoin = False  # whether to start anew: the others have gone on without this replica
         self._ended = False  # the agreed stream is complete, and stable
         self._capture_ended = False
         self._positions = np.empty(0, np.int64)  # own packets that are published and not stable, by place ...
@@ -186,7 +187,16 @@ class Replica:
         outputs += [Syslog()] if settings.syslog else []
         eve = self.config.in_log_dir(settings.eve_output)
         deduplicator = Deduplicator(hold_ms=settings.hold_ms, known=known)
-        return Desk(self.me, self.names, self._header, deduplicator, outputs, [JsonLines(eve)] if eve else [])
+        eve_outputs = [JsonLines(eve)] if eve else []
+        return Desk(
+            self.me,
+            self.names,
+            self._header,
+            deduplicator,
+            outputs,
+            eve_outputs,
+            lambda: known_ids(path) if path else (),
+        )
 
     # -- the loop -----------------------------------------------------------------------------------
 
@@ -262,6 +272,11 @@ class Replica:
                 self.ring.free_recovered(action.recovered)
             case Start():
                 self._start(action)
+            case Change():
+                self._changed(action)
+            case Rejoin():
+                self.rejoin = not self.config.capture.from_start
+                self._reason = action.reason
             case End():
                 self.ring.set_end()
                 self._ended = True
@@ -307,11 +322,21 @@ class Replica:
             members=[self.names[m] for m in start.members],
             seq=start.seq,
         )
-        self.desk.start(start.view.coordinator, start.members)
+        self.desk.start(start.view.coordinator, start.members, time.monotonic_ns())
         if self.config.capture.from_start:
             self.thread.start()
         elif start.position > self.ring.tail:
             self.ring.free_captured(start.position)
+
+    def _changed(self, change: Change) -> None:
+        self._log.warning(
+            "view_changed",
+            number=change.view.number,
+            coordinator=self.names[change.view.coordinator],
+            members=[self.names[m] for m in change.members],
+            seq=change.seq,
+        )
+        self.desk.start(change.view.coordinator, change.members, time.monotonic_ns())
 
     # -- alerts and status ------------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ out.  Other EVE records (dns, http, flow, ...) leave the set once, too: the coor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 
 from ftnids.alerts.dedup import Deduplicator
 from ftnids.alerts.exchange import Header, Receiver, Sender
@@ -34,12 +35,14 @@ class Desk:
         deduplicator: Deduplicator,
         outputs: Sequence[Output],
         eve_outputs: Sequence[Output],
+        known: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._me = me
         self._names = names
         self._dedup = deduplicator
         self._outputs = outputs
         self._eve_outputs = eve_outputs
+        self._known = known  # ids that are in the output already, whoever wrote them
         self._sender = Sender(header)
         self._receiver = Receiver(header)
         self._coordinator: int | None = None
@@ -47,12 +50,20 @@ class Desk:
         self._final = False
         self.alerts = 0  # raised by this replica's IDS
 
-    def start(self, coordinator: int, members: Sequence[int]) -> None:
-        """The view is known: who puts alerts out, and whose alerts count."""
-        self._coordinator = coordinator
+    def start(self, coordinator: int, members: Sequence[int], now_ns: int) -> None:
+        """A view begins: who puts alerts out, and whose alerts count.
+
+        Where it is another coordinator than before, everyone sends again what the last one may have died
+        with; what it did put out is known from the output, where that can be read here.
+        """
+        before, self._coordinator = self._coordinator, coordinator
         self._others = tuple(m for m in members if m != coordinator)
+        again = self._sender.again() if before not in (None, coordinator) else []
         if coordinator == self._me:
             self._dedup.set_members([self._names[m] for m in members])
+            self._dedup.mark_out(self._known())
+            for batch in again:
+                self._put_out(self._dedup.add(self._names[self._me], json.loads(batch), now_ns))
 
     @property
     def _leads(self) -> bool:

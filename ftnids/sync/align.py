@@ -1,9 +1,3 @@
-<<<<<<< HEAD
-"""The aligner: N lossy captures of one link, on one clock, become one sequence."""
-
-from __future__ import annotations
-
-=======
 """The aligner: N lossy captures of one link, on one clock, become one sequence.
 
 `merge` is the default, in C (`ftnids/core/merge.c`) or Python (`ftnids.sync.bursts`, which tells the
@@ -16,15 +10,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
->>>>>>> main
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-<<<<<<< HEAD
-from ftnids.sync import bursts
-from ftnids.sync.messages import I64, U8, U64
-=======
 import numpy as np
 
 from ftnids.errors import UsageError
@@ -33,7 +22,6 @@ from ftnids.sync.messages import I64, U8, U64
 
 Kernel = Callable[[Sequence[U64], Sequence[I64], Sequence[int], int, int], tuple[I64, I64, U8]]
 DIFFLIB_WINDOW: Final = 1_024  # packets of each side that SequenceMatcher sees at once
->>>>>>> main
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +33,6 @@ class Merged:
     flags: U8  # [m] Flag bits
 
 
-<<<<<<< HEAD
-=======
 Aligner = Callable[[Sequence[U64], Sequence[I64], Sequence[int], int, int], Merged]
 
 
@@ -68,7 +54,6 @@ def _chosen() -> Kernel:
     return found[wanted]
 
 
->>>>>>> main
 def merge(
     hashes: Sequence[U64],
     times: Sequence[I64],
@@ -80,17 +65,6 @@ def merge(
 
     `hashes[r]` (uint64) and `times[r]` (int64 ns on the common clock, never decreasing) are capture
     r; `tolerance_ns[r]` bounds its clock's error against the common clock.  Packets of one hash are
-<<<<<<< HEAD
-    one packet only when they lie within the widest tolerance of its holders, unless they were reordered,
-    which is looked for within `reorder_ns` and `reorder_places`.
-    """
-    return Merged(*bursts.merge(hashes, times, tolerance_ns, reorder_ns, reorder_places))
-
-
-def aligner(name: str) -> Callable[..., Merged]:
-    """The merge function by its name: "default" or "difflib"."""
-    return {"default": merge}[name]
-=======
     one packet only when they lie within the widest tolerance of its holders, unless they were
     reordered, which is looked for within `reorder_ns` and `reorder_places` (further away only where the
     window itself shows reordering).
@@ -145,4 +119,3 @@ def aligner(name: str) -> Aligner:
     if name not in found:
         raise UsageError(f"aligner {name!r}: there are {' and '.join(found)}")
     return found[name]
->>>>>>> main

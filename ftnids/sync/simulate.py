@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ftnids import limits
 from ftnids.sync.actions import (
     Action,
     Change,
@@ -38,6 +39,7 @@ from ftnids.sync.weather import US, Fault, Link, Weather, draw, kept, traffic
 EPOCH = 1_700_000_000_000_000_000
 WARM_UP = 1_000 * MS  # true time before the first packet
 BOUND = 20 * MS  # T
+DECIDED = 400 * MS  # within this a packet is decided, also through a view change
 REJOIN = 2_000 * MS  # after a fault everybody is to be back within this
 SETTLE = 10_000 * MS  # after the last packet everything must be stable within this
 
@@ -235,8 +237,10 @@ class Simulation:
         if message is not None:
             self.messages += 1
             x.engine.receive(message, local)
+        self._note_tolerance(x)
         x.engine.tick(local)
         self._carry_out(r, x)
+        self._note_tolerance(x)
         due = self.now + max(x.engine.deadline_ns() - local, 10 * US)
         if self.weather.stall and self._rng.random() < 0.002:
             x.stalled_until = due = self.now + int(self._rng.integers(0, self.weather.stall))
@@ -249,8 +253,12 @@ class Simulation:
             for action in actions:
                 self._act(r, x, action)
             actions = x.engine.actions()
-        if x.engine.coordinator is not None and x.engine.member is not None and x.engine.member.last is not None:
-            tolerance = max(x.engine.member.last.tolerance_ns.values())
+
+    def _note_tolerance(self, x: Replica) -> None:
+        """Remember by how much the clocks may err just now."""
+        coordinator = x.engine.coordinator
+        if coordinator is not None:
+            tolerance = max(coordinator.merger.tolerance_ns(m) for m in coordinator.members)
             if not self._tolerances or self._tolerances[-1][1] != tolerance:
                 self._tolerances.append((self.now, tolerance))
 
@@ -396,13 +404,13 @@ class Simulation:
         return [x.stream.ids for x in (*self.replicas, *self.gone)]
 
     def _tolerance(self, times: I64) -> I64:
-        """By packet: equal ones closer than this are ambiguous, because the clocks in force could not tell them apart."""
+        """By packet: equal ones closer than this are ambiguous: neither the clocks in force nor the order tells them apart."""
         since = np.array([at for at, _ in self._tolerances])
         value = np.array([tolerance for _, tolerance in self._tolerances])
-        after = np.searchsorted(since, times)
-        before = np.maximum(after - 1, 0)
-        in_force = np.maximum(value[before], value[np.minimum(after, len(value) - 1)])
-        return np.asarray(2 * in_force + 4 * self.weather.jitter + 60 * US, np.int64)
+        first = np.maximum(np.searchsorted(since, times) - 1, 0)
+        last = np.minimum(np.searchsorted(since, times + DECIDED), len(value) - 1)
+        in_force = np.array([value[a : b + 1].max() for a, b in zip(first, last, strict=True)])
+        return np.asarray(limits.REORDER_NS + 2 * in_force + 4 * self.weather.jitter, np.int64)
 
     def _check_completeness(self) -> None:
         """Once per real occurrence; between the largest replica's count and the union where ambiguous."""
@@ -428,7 +436,12 @@ class Simulation:
                 )
 
     def _check_order(self) -> None:
-        """Packets that every replica captured, and of which there is only one, keep their order."""
+        """Packets of which there is only one keep the order in which each replica captured them.
+
+        A repeat may be taken for a reordered packet, and then replicas contradict each other, so only runs without any tell.
+        """
+        if self.weather.repeats or self.weather.flood:
+            return
         _, index, counts = np.unique(self.link.hash, return_index=True, return_counts=True)
         single = np.zeros(len(self.link), bool)
         single[index[counts == 1]] = True

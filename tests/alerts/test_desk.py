@@ -38,7 +38,7 @@ class Pair:
                 return me, 1, View(1, 1, 0, 1)
 
             desk = Desk(me, NAMES, header, Deduplicator(hold_ms=500), [self.alerts[me]], [self.eve[me]])
-            desk.start(0, (0, 1))
+            desk.start(0, (0, 1), 0)
             self.desks.append(desk)
 
     def run(self, seconds: float) -> None:
@@ -93,3 +93,20 @@ def test_the_end_is_reached_when_the_last_alert_has_left() -> None:
     pair.desks[0].close()
     assert pair.alerts[0].closed
     assert [r["ftnids"]["seq"] for r in pair.alerts[0].records] == [8]
+
+
+def test_alerts_that_the_coordinator_died_with_come_out_of_the_next_one() -> None:
+    pair = Pair()
+    pair.desks[1].raised([alert(3)], pair.now)
+    for _ in range(3):
+        for _, message in pair.desks[1].tick(pair.now):
+            for _, answer in pair.desks[0].arrived(message, pair.now):
+                pair.desks[1].arrived(answer, pair.now)
+        pair.now += 50 * MS
+    assert pair.alerts[0].records == []  # held for the other one, and then the coordinator dies
+    pair.desks[1].start(1, (1,), pair.now)
+    pair.desks[1].progress(10)
+    for _ in range(20):
+        pair.now += 50 * MS
+        pair.desks[1].tick(pair.now)
+    assert [r["ftnids"]["seq"] for r in pair.alerts[1].records] == [3]
