@@ -66,7 +66,7 @@ def compare(
 def excuse(options: Options, late: bool) -> causes.Excuse:
     """What excuses an odd packet of this run; `late`: the replicas counted late packets.
 
-    The stamps of a file are off by the injected jitter alone.  On a hub each replica's kernel stamps a frame when it gets
+    The stamps of a file are off by the injected jitter alone.  On a hub each kernel stamps a frame when it gets
     to it, mostly well within the reorder window; but where the machine itself is preempted between two ports, by a
     hypervisor say, the two stamps are milliseconds apart, and no clock fit can know.
     """
