@@ -16,6 +16,7 @@ MAX_FILTER: Final = 65_536  # characters of a capture filter [capture.bpf]
 MIN_RING_SLOTS: Final = 1_024
 MAX_RING_SLOTS: Final = 1 << 26  # [ring.slots]; when full the capture drops and counts `ring_drops`
 MIN_ARENA_BYTES: Final = 1 << 20
+ALIGN_ARENA_BYTES: Final = 1 << 28  # frames of one file that `align` holds; a window is what fits
 MAX_ARENA_BYTES: Final = 1 << 37  # [ring.arena_mb], [ring.recovered_mb]
 MIN_CAPTURE_BUFFER: Final = 1 << 16  # bytes of kernel buffer [capture.buffer_mb]; what does not fit is a kernel drop
 MAX_CAPTURE_BUFFER: Final = (1 << 31) - 1  # libpcap takes a C int

@@ -3,8 +3,9 @@
 The truth is the union of what the replicas captured, in true order.  A packet stands out when the agreed
 stream has it in another place, not at all, or once more than the truth.  Excused are
 
-* *ambiguous*: neither order nor time could tell.  A packet too many or too few has a byte-identical twin within
-  the reorder window; packets that changed places were captured closer to each other than clocks can tell;
+* *ambiguous*: neither order nor time could tell.  A packet that is missing has a byte-identical twin within the
+  reorder window; of one too many, two replicas' stamps of one packet may have been that far apart; packets that
+  changed places were captured closer to each other than clocks can tell;
 * *late*: it was appended after its time was decided, so that its agreed time lies behind its capture time.
 
 All else is *unexplained*.  An alert takes the cause of the packets that stand out between the two ends of its flow
@@ -111,6 +112,7 @@ class Excuse:
 
     clocks_us: int  # the order of packets closer than this cannot be told
     repeats_us: int  # a packet and its repeat closer than this may be one packet that was reordered
+    stamps_us: int  # two stamps of one packet may be this far apart, so that it came out twice
     late: bool  # the replicas counted late packets
 
 
@@ -127,7 +129,7 @@ def find(truth: Stream, agreed: Stream, excuse: Excuse) -> Oddities:
     shift = int(np.median(agreed.time_us[present] - truth.time_us[places[present]])) if len(present) else 0
     for seq in extra.tolist():
         time_us = agreed.time_us[seq] - shift
-        by_seq[seq] = _of_twins(truth, agreed.hash[seq], time_us, -1, excuse.repeats_us)
+        by_seq[seq] = _of_twins(truth, agreed.hash[seq], time_us, -1, excuse.stamps_us)
     delay = agreed.time_us[present] - truth.time_us[places[present]] - shift
     displaced = _displaced(truth, places[present], delay, present, excuse.clocks_us)
     if not excuse.late:  # then a packet that stands behind its time is no late one

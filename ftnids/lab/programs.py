@@ -103,6 +103,7 @@ def resolve(address: str, count: int, seconds: float, seed: int) -> None:
 
 
 def main() -> None:
+    """The command line of this module's process."""
     parser = argparse.ArgumentParser(prog="ftnids.lab.programs")
     parser.add_argument("program", choices=("serve", "answer", "browse", "resolve"))
     parser.add_argument("address")

@@ -120,6 +120,7 @@ class Replay:
 
 
 def main() -> None:
+    """The command line of this module's process."""
     parser = argparse.ArgumentParser(prog="ftnids.lab.replay")
     parser.add_argument("interface")
     parser.add_argument("file", type=Path)

@@ -189,6 +189,7 @@ class Set:
         self.replicas = [Replica(name, places.replica(name), tables[name]) for name in options.names]
 
     def start(self, children: Children) -> None:
+        """Start every replica."""
         for replica in self.replicas:
             replica.start(children, self._link)
 

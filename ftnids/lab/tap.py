@@ -74,6 +74,7 @@ class Tap:
 
 
 def main() -> None:
+    """The command line of this module's process."""
     parser = argparse.ArgumentParser(prog="ftnids.lab.tap")
     parser.add_argument("interface")
     parser.add_argument("file", type=Path)

@@ -108,6 +108,8 @@ class Membership:
             return False
         if message.incarnation > peer.incarnation:
             self.peers[message.sender] = peer = Peer(incarnation=message.incarnation)
+            if self.members.get(message.sender) == 0:  # INSTALL came before this member was first heard
+                self.members[message.sender] = message.incarnation
         peer.heard_ns = now_ns
         return True
 

@@ -18,7 +18,7 @@ from ftnids.lab import causes, generate, verify
 from ftnids.lab.causes import AMBIGUOUS, LATE, REFERENCE, UNEXPLAINED, Excuse, Oddities
 from ftnids.lab.verify import Stream
 
-CLOCKS_US, REPEATS_US = 10, 50
+CLOCKS_US, REPEATS_US, STAMPS_US = 10, 50, 20
 
 
 def stream(*packets: tuple[int, int]) -> Stream:
@@ -30,7 +30,7 @@ TRUTH = stream((1, 0), (2, 100), (3, 105), (9, 200), (9, 204), (4, 1000), (9, 50
 
 
 def find(*agreed: tuple[int, int], late: bool = True) -> Oddities:
-    return causes.find(TRUTH, stream(*agreed), Excuse(CLOCKS_US, REPEATS_US, late))
+    return causes.find(TRUTH, stream(*agreed), Excuse(CLOCKS_US, REPEATS_US, STAMPS_US, late))
 
 
 def test_equal() -> None:
@@ -97,6 +97,13 @@ def test_a_packet_twice() -> None:
     assert odd.by_seq == {6: AMBIGUOUS}
 
 
+def test_a_packet_twice_with_stamps_apart() -> None:
+    assert find((1, 0), (2, 80), (2, 100), (3, 105), (9, 200), (9, 204), (4, 1000), (9, 5000)).by_seq == {1: AMBIGUOUS}
+    assert find((1, 0), (2, 79), (2, 100), (3, 105), (9, 200), (9, 204), (4, 1000), (9, 5000)).by_seq == {
+        1: UNEXPLAINED
+    }
+
+
 def test_a_packet_lost_and_one_made_up() -> None:
     odd = find((1, 0), (3, 105), (9, 200), (9, 204), (4, 1000), (7, 3000), (9, 5000))
     assert odd.by_place == {1: UNEXPLAINED}
@@ -104,7 +111,7 @@ def test_a_packet_lost_and_one_made_up() -> None:
 
 
 def test_nothing() -> None:
-    empty, strict = stream(), Excuse(0, 0, late=False)
+    empty, strict = stream(), Excuse(0, 0, 0, late=False)
     assert causes.find(empty, empty, strict) == Oddities({}, {}, 0, 0, 0)
     assert causes.find(TRUTH, empty, strict).missing == len(TRUTH)
     assert causes.find(empty, TRUTH, strict).extra == len(TRUTH)

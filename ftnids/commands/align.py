@@ -1,0 +1,287 @@
+"""`ftnids align`: lossy captures of one link become one capture, by the merger that the replicas use.
+
+Each file is read into a private ring as a replica would capture it, the merger decides window by window, and the
+agreed packets are exported from the first ring, where those that the first file lost are stored as recovered.  Memory
+is bounded by the rings; the frames are touched by the core alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import click
+import numpy as np
+
+from ftnids import limits
+from ftnids.core import Capture, Ring, pcap_header
+from ftnids.errors import CaptureError, FeedError, RingError, UsageError
+from ftnids.sync.merge import Merger, Settings, Settled
+from ftnids.sync.messages import I64
+
+SLOTS = 4 * limits.MAX_WINDOW  # packets of one file in memory
+FOREVER = int(np.iinfo(np.int64).max)
+WAIT_MS = 10  # a file that waits for room in its ring comes back after this long
+
+
+@dataclass
+class Source:
+    """One file: its capture, its ring, and how far the merger has been told."""
+
+    path: Path
+    capture: Capture
+    ring: Ring
+    told: int = 0
+    held: int = 0  # agreed packets that it holds
+    ended: bool = False
+
+    def read(self, merger: Merger, member: int) -> bool:
+        """Read on until a window is full, the ring is, or the file ends; whether that brought anything."""
+        before = self.told
+        while not self.ended and (room := limits.MAX_WINDOW - merger.pending(member)) > 0:
+            count = self.capture.run(self.ring, room, WAIT_MS)
+            self.ended = count < 0
+            head = self.ring.head
+            if head > self.told:
+                merger.add(member, self.told, self.ring.hashes(self.told, head), self.ring.times(self.told, head))
+                merger.watermark(member, int(self.ring.times(head - 1, head)[0]))
+            self.told = head
+            if self.ended:
+                merger.watermark(member, FOREVER, end=True)
+                return True
+            if count == 0:
+                break
+        return self.told > before
+
+
+@dataclass
+class Output:
+    """Where the agreed packets go."""
+
+    pcap: IO[bytes]
+    map: IO[str] | None
+    agreed: int = 0
+
+    def write(self, sources: Sequence[Source], settled: Settled) -> None:
+        """Write what was settled, in as many parts as the first ring has room for."""
+        first = 0
+        while first < len(settled.hash):
+            last = min(first + limits.MAX_BYTES_PACKETS, len(settled.hash))
+            first = self._part(sources, settled, first, last)
+        for member, source in enumerate(sources):
+            source.held += int(np.count_nonzero(settled.places[:, member] >= 0))
+        if self.map is not None:
+            row = "\t".join(["%d"] * len(sources)) + "\n"
+            self.map.write("".join(row % tuple(places) for places in settled.places.tolist()))
+
+    def _part(self, sources: Sequence[Source], settled: Settled, first: int, last: int) -> int:
+        ring = sources[0].ring
+        refs = _refs(sources, settled.places[first:last])
+        full = np.flatnonzero(refs < 0)
+        if len(full):
+            last = first + int(full[0])
+            if last == first:
+                raise RingError(f"ring {ring.name}: takes no packet at all")
+            refs = refs[: full[0]]
+        ring.publish_agreed(self.agreed, refs, settled.time_us[first:last], settled.flags[first:last])
+        self.agreed += last - first
+        ring.set_stable(self.agreed)
+        ring.export_pcap(self.pcap.fileno(), self.agreed - (last - first), self.agreed)
+        ring.fed = self.agreed
+        ring.free_recovered(ring.recovered_head)
+        return last
+
+
+def _refs(sources: Sequence[Source], places: I64) -> I64:
+    """Slot references in the first ring; packets that it lacks are stored there, negative where there is no room."""
+    refs = places[:, 0].copy()
+    for source, column in zip(sources[1:], places.T[1:], strict=True):
+        missing = np.flatnonzero((refs == -1) & (column >= 0))
+        if len(missing):
+            refs[missing] = sources[0].ring.store_recovered(source.ring.gather(column[missing]))
+    return refs
+
+
+@contextmanager
+def _sources(paths: Sequence[Path]) -> Iterator[list[Source]]:
+    """The files, opened, checked against each other, each with a ring."""
+    seed = secrets.randbits(63)  # who made the traffic cannot know the hashes
+    with ExitStack() as stack:
+        captures = []
+        for path in paths:
+            capture = Capture.file(path, snaplen=limits.MAX_SNAPLEN, bpf="")
+            captures.append(stack.enter_context(closing(capture)))
+        for path, capture in zip(paths, captures, strict=True):
+            if capture.linktype != captures[0].linktype:
+                raise CaptureError(
+                    f"{path}: link type {capture.linktype}, but {paths[0]} has {captures[0].linktype}: "
+                    "captures of one link have one link type"
+                )
+        sources = []
+        for number, (path, capture) in enumerate(zip(paths, captures, strict=True)):
+            ring = _ring(f"ftnids-align-{os.getpid()}-{number}", path, capture.linktype, seed)
+            stack.callback(ring.close, unlink=True)
+            sources.append(Source(path, capture, ring))
+        yield sources
+
+
+def _ring(name: str, path: Path, linktype: int, seed: int) -> Ring:
+    """A ring that holds the whole file where it is small, else as much as memory gives."""
+    size = min(max(path.stat().st_size, limits.MIN_ARENA_BYTES), limits.ALIGN_ARENA_BYTES)
+    while True:
+        try:
+            return Ring.create(
+                name,
+                slots=SLOTS,
+                arena_bytes=size,
+                recovered_slots=2 * limits.MAX_BYTES_PACKETS,
+                recovered_bytes=max(2 * limits.MAX_BYTES_DATA, 4 * limits.MAX_SNAPLEN),
+                agreed_slots=2 * limits.MAX_BYTES_PACKETS,
+                linktype=linktype,
+                snaplen=limits.MAX_SNAPLEN,
+                seed=seed,
+                mode=0o600,
+            )
+        except RingError:
+            size //= 2
+            if size < limits.MIN_ARENA_BYTES:
+                raise
+
+
+def align(
+    paths: Sequence[Path], output: Path, map_path: Path | None, settings: Settings, progress: Callable[[int], None]
+) -> tuple[dict[str, Any], list[str]]:
+    """Merge the captures `paths` into `output`; returns the summary and the warnings.
+
+    `progress` is told the number of agreed packets now and then.  CaptureError for inputs and outputs that cannot be
+    read or written.
+    """
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        sources = stack.enter_context(_sources(paths))
+        merger = Merger(range(len(sources)), 0, settings)
+        for member, source in enumerate(sources):
+            source.read(merger, member)
+            if source.told == 0:
+                raise CaptureError(source.capture.warning or f"{source.path}: holds no packets; leave it out")
+        pcap = stack.enter_context(_writable(output, "wb"))
+        lines = stack.enter_context(_writable(map_path, "w")) if map_path else None
+        out = Output(pcap, lines)
+        try:
+            pcap.write(pcap_header(sources[0].capture.linktype, limits.MAX_SNAPLEN))
+            pcap.flush()
+            for settled in _decisions(sources, merger):
+                out.write(sources, settled)
+                for member, source in enumerate(sources):
+                    source.ring.free_captured(merger.consumed(member))
+                progress(out.agreed)
+            if lines:
+                lines.flush()
+        except OSError as error:
+            raise FeedError(f"{output}: cannot be written: {error.strerror}") from None
+        seconds = time.perf_counter() - started
+        summary = {
+            "replicas": [
+                {"name": str(source.path), "captured": source.told, "recovered": out.agreed - source.held}
+                for source in sources
+            ],
+            "agreed": out.agreed,
+            "ambiguous": merger.ambiguous,
+            "late": merger.late,
+            "rounds": merger.rounds,
+            "dirty_rounds": merger.dirty_rounds,
+            "max_desync": merger.max_desync,
+            "seconds": round(seconds, 3),
+            "packets_per_second": round(out.agreed / seconds),
+        }
+        return summary, [source.capture.warning for source in sources if source.capture.warning]
+
+
+def _decisions(sources: Sequence[Source], merger: Merger) -> Iterator[Settled]:
+    """What the merger settles, from windows as full as can be."""
+    while True:
+        read = [source.read(merger, member) for member, source in enumerate(sources)]
+        settled = merger.decide()
+        if settled is not None:
+            yield settled
+        elif not any(merger.pending(member) for member in range(len(sources))):
+            return
+        elif not any(read):
+            raise CaptureError(f"{sources[0].path}: no packet can be settled any more; is it one link's traffic?")
+
+
+def _writable(path: Path, mode: str) -> IO[Any]:
+    """Open for writing; what is made is for its owner alone, packets being in it."""
+    try:
+        return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
+    except OSError as error:
+        raise FeedError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+@click.command("align")
+@click.argument("captures", nargs=-1, type=click.Path(path_type=Path), metavar="A.pcap B.pcap [C.pcap ...]")
+@click.option("-w", "output", required=True, type=click.Path(path_type=Path), help="The agreed capture (pcap, us).")
+@click.option("--map", "map_path", type=click.Path(path_type=Path), help="A line a packet: its place in each copy or -1.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@click.option("-k", default=56, show_default=True, help="Packets in a cluster.")
+@click.option("-l", default=8, show_default=True, help="Contiguous common packets that make an anchor.")
+@click.option("--aligner", default="default", show_default=True, help='"default", or "difflib", the slow reference.')
+def command(
+    captures: tuple[Path, ...], output: Path, map_path: Path | None, as_json: bool, k: int, l: int, aligner: str
+) -> int:
+    """Merge lossy captures of one link into one: every packet that any of them holds, once, in order."""
+    if not 2 <= len(captures) <= limits.MAX_MEMBERS:
+        raise UsageError(f"{len(captures)} captures: wants 2 to {limits.MAX_MEMBERS}")
+    for name, value, most in (("-k", k, limits.MAX_CLUSTER), ("-l", l, limits.MAX_ANCHOR)):
+        if not 1 <= value <= most:
+            raise UsageError(f"{name} {value}: wants 1 to {most}")
+    for path in filter(None, (output, map_path)):
+        if any(path.resolve() == capture.resolve() for capture in captures):
+            raise UsageError(f"{path}: is one of the captures; write somewhere else")
+    settings = Settings(k=k, l=l, aligner=aligner)
+    with _progress() as progress:
+        summary, warnings = align(captures, output, map_path, settings, progress)
+    click.echo(json.dumps(summary) if as_json else _table(summary, output))
+    for warning in warnings:
+        click.echo(f"ftnids: {warning}", err=True)
+    return 1 if warnings else 0
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int], None]]:
+    """A bar on stderr when that is a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield lambda agreed: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("aligning"), BarColumn(), TextColumn("{task.completed} packets"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda agreed: bar.update(task, completed=agreed)
+
+
+def _table(summary: dict[str, Any], output: Path) -> str:
+    """The summary for people."""
+    replicas = summary["replicas"]
+    wide = max(len(replica["name"]) for replica in replicas)
+    lines = [
+        f"{replica['name']:{wide}}  captured {replica['captured']:>9}  recovered {replica['recovered']:>8}"
+        f"  ({100 * replica['recovered'] / max(summary['agreed'], 1):.2f} % lost)"
+        for replica in replicas
+    ]
+    lines.append(f"{output}: {summary['agreed']} packets agreed, {summary['ambiguous']} ambiguous, {summary['late']} late")
+    lines.append(
+        f"{summary['dirty_rounds']} of {summary['rounds']} rounds dirty, desync at most {summary['max_desync']}; "
+        f"{summary['seconds']:.2f} s, {summary['packets_per_second']} packets/s"
+    )
+    return "\n".join(lines)
