@@ -72,6 +72,8 @@ CONNECTIONS: Final = 128  # waiting to be accepted; more are refused by the kern
 LOG_REPEAT_S: Final = 10.0  # a warning with the same key is logged this often, with the number held back
 LOG_KEYS: Final = 1_024  # keys of warnings remembered; the oldest go first
 
+ARCHIVES: Final = 4  # agreed.pcap and hashes.txt of earlier runs that are kept
+
 # -- alerts -----------------------------------------------------------------------------------------
 MAX_LOG_LINE: Final = 16 << 20  # bytes of one line of an IDS's log; longer ones are skipped and counted
 MAX_ALERT_BYTES: Final = 1 << 18  # of one record; a longer one keeps its main fields only, which is counted

@@ -20,6 +20,7 @@ import hashlib
 import os
 import signal
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -170,8 +171,10 @@ class Replica:
             ids = Ids(self.ring, program, config.replica.run_dir, config.replica.log_dir)
             feed.add(ids)
         if path := config.in_log_dir(config.feed.agreed_pcap):
+            archive(path)
             feed.add(PcapFile(self.ring, path))
         if path := config.in_log_dir(config.feed.hashes):
+            archive(path)
             hashes = Hashes(self.ring, path)
             feed.add(hashes)
         return feed, ids, hashes
@@ -315,6 +318,7 @@ class Replica:
             self._delay.stable(positions, time.monotonic_ns())
 
     def _start(self, start: Start) -> None:
+        self.feed.start_at(start.seq)
         self._log.info(
             "view",
             number=start.view.number,
@@ -480,6 +484,15 @@ class Replica:
             self._log.error("replica_failed", reason=self._reason)
         else:
             self._log.info("replica_down")
+
+
+def archive(path: Path) -> None:
+    """Put what an earlier run wrote to `path` aside, and remove what is older than the last ARCHIVES of them."""
+    if not path.exists():
+        return
+    path.rename(path.with_name(f"{path.stem}.{time.time_ns()}{path.suffix}"))
+    for old in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))[: -limits.ARCHIVES]:
+        old.unlink()
 
 
 def split_bytes(message: Bytes) -> list[Bytes]:

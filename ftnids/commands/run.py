@@ -25,4 +25,8 @@ def command(path: Path, test: bool) -> int:
     from ftnids.replica import Replica
 
     log.configure(config.log.level, config.log.format)
-    return Replica(config).run()
+    while True:
+        replica = Replica(config)
+        status = replica.run()
+        if not replica.rejoin:
+            return status

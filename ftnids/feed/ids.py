@@ -80,6 +80,10 @@ class Ids(Sink):
             if self.ended:
                 raise self.error or FeedError(f"{self.name}: stopped before it was ready")
 
+    def start_at(self, seq: int) -> None:
+        super().start_at(seq)
+        self._current.base_seq = seq
+
     def stop(self) -> None:
         super().stop()
         self._signal(signal.SIGTERM)

@@ -46,6 +46,10 @@ class Sink:
         """Begin; FeedError when the sink cannot take anything."""
         self._thread.start()
 
+    def start_at(self, seq: int) -> None:
+        """The ring's first packet is `seq`; before anything is published."""
+        self.position = seq
+
     def stop(self) -> None:
         """Give up what is not consumed yet; returns at once."""
         self._stop.set()
@@ -169,6 +173,11 @@ class Feed:
         except FeedError:
             self.stop()
             raise
+
+    def start_at(self, seq: int) -> None:
+        """The ring's first packet is `seq` (a replica that joins late); before anything is published."""
+        for sink in self.sinks:
+            sink.start_at(seq)
 
     def stop(self) -> None:
         """End all sinks where they are."""

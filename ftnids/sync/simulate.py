@@ -193,7 +193,9 @@ class Simulation:
     def _strike(self, r: int, fault: Fault) -> None:
         """Something befalls replica `r`."""
         x = self.replicas[r]
-        self.log.append(f"{(self.now - EPOCH) / 1e6:.3f} ms r{r} {fault.kind} {fault.length / 1e6:.0f} ms dead {x.dead}")
+        self.log.append(
+            f"{(self.now - EPOCH) / 1e6:.3f} ms r{r} {fault.kind} {fault.length / 1e6:.0f} ms dead {x.dead}"
+        )
         if fault.kind == "crash" and x.dead:
             self._restart(r)
         elif not self._survivor(x):
@@ -404,7 +406,7 @@ class Simulation:
         return [x.stream.ids for x in (*self.replicas, *self.gone)]
 
     def _tolerance(self, times: I64) -> I64:
-        """By packet: equal ones closer than this are ambiguous: neither the clocks in force nor the order tells them apart."""
+        """By packet: equal ones closer than this are ambiguous: neither clocks nor order tell them apart."""
         since = np.array([at for at, _ in self._tolerances])
         value = np.array([tolerance for _, tolerance in self._tolerances])
         first = np.maximum(np.searchsorted(since, times) - 1, 0)
@@ -438,7 +440,7 @@ class Simulation:
     def _check_order(self) -> None:
         """Packets of which there is only one keep the order in which each replica captured them.
 
-        A repeat may be taken for a reordered packet, and then replicas contradict each other, so only runs without any tell.
+        A repeat may be taken for a reordered packet, and then replicas contradict each other: only runs without tell.
         """
         if self.weather.repeats or self.weather.flood:
             return
