@@ -125,6 +125,7 @@ class Sync(_Section):
     reorder_places: int = Field(default=limits.REORDER_PLACES, ge=0, le=limits.MAX_WINDOW)
     max_desync: int = Field(default=16, ge=1, le=limits.MAX_DESYNC)
     report_ms: int = Field(default=2, ge=1, le=1_000)
+    failure_ms: int = Field(default=300, ge=100, le=60_000)
     aligner: Literal["default", "difflib"] = "default"
 
 

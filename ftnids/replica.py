@@ -51,6 +51,7 @@ from snort_adapter.launchers import launcher
 
 EPOCH_NS: Final = time.time_ns() - time.monotonic_ns()
 MAX_WAIT_S: Final = 0.02  # the main loop looks around at least that often
+FILE_FAILURE_MS: Final = 5_000  # replicas that replay files compete for the processor: silence means less
 STATUS_S: Final = 1.0
 ALERTS_S: Final = 0.05
 FINISH_S: Final = 120.0  # after the end of the stream: for the IDS to end and the alerts to leave
@@ -158,6 +159,7 @@ class Replica:
             timers=Timers(
                 report=sync.report_ms * MS,
                 idle_report=max(sync.report_ms, sync.delay_ms // 4) * MS,
+                failure=max(sync.failure_ms, FILE_FAILURE_MS if config.capture.from_start else 0) * MS,
                 join=int(config.cluster.join_timeout_s * 1000) * MS,
             ),
         )

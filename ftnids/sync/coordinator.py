@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from ftnids import limits
+from ftnids.sync.member import Member
 from ftnids.sync.merge import Merger, Settled
 from ftnids.sync.merge import Settings as MergeSettings
-from ftnids.sync.member import Member
 from ftnids.sync.messages import I64, Decision, Fetch, Install, Report, View
 from ftnids.sync.settings import Settings, Stream
 

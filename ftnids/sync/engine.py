@@ -233,9 +233,9 @@ class Engine:
             return
         if self.member is None:
             self._enter(message, now_ns)
-        elif self.views and message.installed == self.views.promised != self.view:
-            if message.number == self.member.number:
-                self._change(message, {}, now_ns)
+        elif self.views and self.view != message.installed == self.views.promised:
+            assert message.number == self.member.number, "INSTALL before the promise was complete"
+            self._change(message, {}, now_ns)
 
     def _enter(self, install: Install, now_ns: int) -> None:
         """The first view of this process."""
@@ -252,7 +252,8 @@ class Engine:
 
     def _change(self, install: Install, holes: dict[int, I64], now_ns: int) -> None:
         """The next view of the lineage."""
-        assert self.member is not None and self.views is not None
+        assert self.member is not None
+        assert self.views is not None
         leads = self.coordinator is not None and install.installed.coordinator == self.settings.me
         self._name(install)
         self.member.enter(self.view, self.members, install.void)
