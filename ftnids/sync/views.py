@@ -65,7 +65,7 @@ class Views:
         self._attempt: _Attempt | None = None
         self._asked_ns = 0
         self._entered_ns = 0
-        self._installed: Install | None = None
+        self._deaf: dict[tuple[int, int], int] = {}  # (a, b): since when a does not hear b
 
     # -- who is alive ---------------------------------------------------------------------------
 
@@ -94,16 +94,19 @@ class Views:
         suspects = self.suspects(now_ns)
         return sum(1 << m for m in self._member.members if m not in suspects)
 
-    def _unheard(self, alive: list[int]) -> set[int]:
-        """Members that another live member does not hear: the higher id of each such pair, never the coordinator."""
+    def _unheard(self, alive: list[int], now_ns: int) -> set[int]:
+        """Members that another live one has not heard for long: of each such pair the higher id, never this one."""
+        pairs = {
+            (a, b)
+            for a in alive
+            for b in self._member.members
+            if self._membership.peers[a].view == self._member.view and not self._membership.peers[a].hears >> b & 1
+        }
+        self._deaf = {pair: self._deaf.get(pair, now_ns) for pair in pairs}
+        patience = 2 * self._settings.timers.failure  # whoever does not hear this replica has gone on by then
         gone: set[int] = set()
-        for a in alive:
-            peer = self._membership.peers[a]
-            if peer.view != self._member.view:
-                continue
-            for b in self._member.members:
-                if b in gone or a in gone or peer.hears >> b & 1:
-                    continue
+        for a, b in sorted(pair for pair, since in self._deaf.items() if now_ns - since > patience):
+            if a not in gone and b not in gone:
                 gone.add(a if b == self.me else max(a, b))
         return gone
 
@@ -136,7 +139,7 @@ class Views:
         alive = [m for m in self._member.members if m != self.me and m not in suspects]
         coordinator = self._member.view.coordinator
         if coordinator == self.me:
-            suspects |= self._unheard(alive)
+            suspects |= self._unheard(alive, now_ns)
             alive = [m for m in alive if m not in suspects]
         if not suspects and not (self.joiners and coordinator == self.me):
             self._attempt = None if self.promised == self._member.view else self._attempt
@@ -251,4 +254,5 @@ class Views:
         self.left &= set(members)
         self._attempt = None
         self._entered_ns = now_ns
+        self._deaf = {}
         self.out.append(Note("info", "view_changed", {"number": self.promised.number, "members": list(members)}))
