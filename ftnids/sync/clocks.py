@@ -87,7 +87,8 @@ class Clock:
             return self._seed_tolerance
         tolerance = 2 * self._residual + limits.TOLERANCE_FLOOR_NS
         if len(self._t) < FEW:
-            tolerance = max(tolerance, min(self._seed_tolerance, limits.START_TOLERANCE_NS))
+            start = self._seed_tolerance if self._seeded else min(self._seed_tolerance, limits.START_TOLERANCE_NS)
+            tolerance = max(tolerance, start)
         if time_ns is not None:
             tolerance += max(0.0, time_ns - self._origin - self._t[-1]) * WANDER_PPM * 1e-6
         return min(round(tolerance), limits.MAX_TOLERANCE_NS)
@@ -107,7 +108,10 @@ class Clock:
         t = (member_ns - self._origin).astype(np.float64)
         d = (reference_ns - member_ns - self._seed).astype(np.float64)
         if self.known:
-            near = np.abs(d - self._offset(t)) <= GATE * self.tolerance_ns(int(member_ns[-1]))
+            if self._seeded and len(self._t) < FEW:  # one false pair must not lead a fresh clock away
+                near = np.abs(d) <= self._seed_tolerance
+            else:
+                near = np.abs(d - self._offset(t)) <= GATE * self.tolerance_ns(int(member_ns[-1]))
             if near.any() or len(d) < STEP:
                 t, d = t[near], d[near]
             else:

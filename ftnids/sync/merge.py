@@ -29,6 +29,7 @@ import xxhash
 from ftnids import limits
 from ftnids.sync import align, clocks
 from ftnids.sync.history import History
+from ftnids.sync.jitter import Jitter
 from ftnids.sync.messages import I64, U8, U32, U64, Flag
 from ftnids.sync.pending import FOREVER, NEVER, Stream, Summary
 
@@ -81,6 +82,7 @@ class Merger:
         self._cut_ns = NEVER
         self._last_us = NEVER
         self._shift_ns = 0
+        self._jitter = Jitter(settings.reorder_ns)
         self._unplaced: set[int] = set()
         self._wanted: list[tuple[int, int, int]] = []
         self.ambiguous = self.late = self.clamped = 0
@@ -172,7 +174,8 @@ class Merger:
 
     def tolerance_ns(self, member: int) -> int:
         """How far the member's corrected times may err."""
-        return self._streams[member].clock.tolerance_ns()
+        clock = self._streams[member].clock
+        return max(clock.tolerance_ns(), self._jitter.tolerance_ns(self._cut_ns))
 
     def history(self) -> tuple[U64, I64]:
         """Hashes and times (ns, reference clock) of the last settled packets, oldest first."""
@@ -213,6 +216,7 @@ class Merger:
                 return 0
             times = self._corrected(stream, count)
             tolerance = stream.clock.tolerance_ns(int(stream.time_ns[count - 1]))
+            tolerance = max(tolerance, self._jitter.tolerance_ns(self._cut_ns))
             count = _leading(np.abs(times - reference.time_ns[:count]) <= tolerance)
         return count
 
@@ -244,18 +248,22 @@ class Merger:
         times = [self._corrected(s, c) for s, c in zip(streams, counts, strict=True)]
         if min(len(t) for t in times) == 0 and min(int(t[0]) for t in times if len(t)) > horizon:
             return None
-        merged = self._merge(
-            [s.hash[:c] for s, c in zip(streams, counts, strict=True)],
-            times,
-            tolerances,
-            self._settings.reorder_ns,
-            self._settings.reorder_places,
-        )
+        wide = self._jitter.tolerance_ns(self._cut_ns)
+        hashes = [s.hash[:c] for s, c in zip(streams, counts, strict=True)]
+        merged = self._align(hashes, times, [max(t, wide) for t in tolerances])
+        here = merged.place >= 0
+        holders = (here << np.arange(len(streams), dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
+        wider = self._jitter.look(self._hashes(merged, streams), merged.time_ns, holders, max(*tolerances, wide))
+        if wider > wide:
+            merged = self._align(hashes, times, [max(t, wider) for t in tolerances])
         self._train_merged(streams, merged)
         count = self._cut(merged, streams, horizon)
         if count == 0:
             return None
         return self._settle_merged(streams, merged, count, horizon, max(tolerances))
+
+    def _align(self, hashes: list[U64], times: list[I64], tolerances: list[int]) -> align.Merged:
+        return self._merge(hashes, times, tolerances, self._settings.reorder_ns, self._settings.reorder_places)
 
     def _train(self, streams: list[Stream], counts: list[int]) -> None:
         reference = self._streams[self.reference]

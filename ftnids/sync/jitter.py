@@ -1,0 +1,72 @@
+"""Time stamps far apart, or packets repeated?
+
+Theory of operation
+
+A packet whose two stamps lie further apart than the clocks' tolerance looks like two packets, of
+which each replica lost one: a *parted pair*, equal hashes, close in time, no replica with both.
+Under load a kernel stamps a few packets in a hundred late; that must not double them.  But
+real links repeat packets, and where replicas lose much, repeats make parted pairs too.
+
+Single replicas tell which it is.  Of packets that are really repeated within the reorder window,
+a replica that loses a share p has both with probability (1 - p)^2, and a pair is parted between two
+replicas with 2 (p (1 - p))^2: always less.  So where parted pairs outnumber the repeats that
+single replicas see, they come from late stamps, and the tolerance is widened to cover them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ftnids.sync.messages import I64, U32, U64
+
+SAMPLED = 8_192  # packets of one window that are looked at
+MIX = np.uint64(0x9E3779B97F4A7C15)
+MEMORY = 50_000  # packets after which half of what was seen is forgotten
+HALF_LIFE_NS = 10e9  # of the widened tolerance
+
+
+class Jitter:
+    """What one link's parted pairs and repeats say.  Times are int64 ns."""
+
+    def __init__(self, reorder_ns: int) -> None:
+        self._reorder_ns = reorder_ns
+        self._parted = 0.0
+        self._repeats = 0.0
+        self._wide_ns = 0.0
+        self._at_ns = 0
+
+    def tolerance_ns(self, time_ns: int) -> int:
+        """The tolerance that late stamps call for at `time_ns`; it shrinks slowly."""
+        if self._wide_ns == 0:
+            return 0
+        return int(self._wide_ns * 0.5 ** (max(time_ns - self._at_ns, 0) / HALF_LIFE_NS))
+
+    def look(self, hashes: U64, time_ns: I64, holders: U32, tolerance_ns: int) -> int:
+        """Look at merged packets (bit masks of holders); the tolerance to merge them again with, or 0.
+
+        The arrays have one element a packet, in merged order.
+        """
+        if len(hashes) == 0:
+            return 0
+        share = max(len(hashes) // SAMPLED, 1)
+        at = np.arange(len(hashes))
+        if share > 1:
+            at = np.flatnonzero((hashes * MIX) >> np.uint64(32) < np.uint64(2**32 // share))
+        order = at[np.lexsort((time_ns[at], hashes[at]))]
+        gap = np.diff(time_ns[order])
+        near = (hashes[order][1:] == hashes[order][:-1]) & (gap <= self._reorder_ns)
+        parted = near & (holders[order][1:] & holders[order][:-1] == 0)
+        repeats = near & ~parted & (gap > tolerance_ns)
+        fade = 0.5 ** (len(hashes) / MEMORY)
+        self._parted = self._parted * fade + share * int(parted.sum())
+        self._repeats = self._repeats * fade + share * int(repeats.sum())
+        if not parted.any() or self._parted <= self._repeats:
+            return 0
+        return self._widen(gap[parted], int(time_ns[-1]))
+
+    def _widen(self, gaps: NDArray[np.int64], now_ns: int) -> int:
+        wide = int(gaps.max()) + 1_000
+        self._wide_ns = max(float(self.tolerance_ns(now_ns)), float(wide))
+        self._at_ns = now_ns
+        return wide
