@@ -201,7 +201,7 @@ class Feed:
         with self._lock:
             live = [sink.position for sink in self.sinks if not sink.error]
             fed = min(live, default=self.ring.stable)
-            if fed > self.ring.fed:
+            if self.ring.fed < fed <= self.ring.stable:
                 self.ring.fed = fed
 
 

@@ -88,7 +88,7 @@ class Engine:
                 self._installed(message, now_ns)
             case Leave():
                 if self.views:
-                    self.views.left.add(message.sender)
+                    self.views.leave(message)
             case Propose() if self.views:
                 self.views.proposed(message, now_ns)
             case Promise() if self.views:

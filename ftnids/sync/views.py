@@ -31,7 +31,7 @@ import numpy as np
 from ftnids.sync.actions import Action, Note, Send
 from ftnids.sync.member import Member
 from ftnids.sync.membership import Membership
-from ftnids.sync.messages import I64, Install, Join, Promise, Propose, View
+from ftnids.sync.messages import I64, Install, Join, Leave, Promise, Propose, View
 from ftnids.sync.settings import Settings
 
 
@@ -59,7 +59,7 @@ class Views:
         self.me = settings.me
         self.promised = member.view
         self.joiners: dict[int, Join] = {}  # ready to come in
-        self.left: set[int] = set()
+        self._left: set[tuple[int, int]] = set()  # members and incarnations that took their leave
         self.changes = 0
         self.out: list[Action] = []
         self._attempt: _Attempt | None = None
@@ -76,7 +76,7 @@ class Views:
     def _alive(self, member: int, now_ns: int) -> bool:
         peer = self._membership.peers[member]
         failure = self._settings.timers.failure
-        if member in self.left or peer.incarnation != self._membership.members.get(member):
+        if (member, peer.incarnation) in self._left or peer.incarnation != self._membership.members.get(member):
             return False
         if now_ns - peer.heard_ns > failure:
             return False
@@ -88,6 +88,10 @@ class Views:
         if peer.view.number < view.number:  # it may still have to hear of this view, but not for ever
             return now_ns - self._entered_ns < 3 * failure
         return bool(peer.members >> self.me & 1)
+
+    def leave(self, message: Leave) -> None:
+        """A member ends, and says so."""
+        self._left = {x for x in self._left if x[0] != message.sender} | {(message.sender, message.incarnation)}
 
     def hears(self, now_ns: int) -> int:
         """Bit mask of the members that this one does not suspect, itself included."""
@@ -251,7 +255,6 @@ class Views:
         self.changes += 1
         self.promised = self._member.view
         self.joiners = {m: j for m, j in self.joiners.items() if m not in members}
-        self.left &= set(members)
         self._attempt = None
         self._entered_ns = now_ns
         self._deaf = {}
