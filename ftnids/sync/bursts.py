@@ -14,9 +14,8 @@ closeness do.
    between the last ruled packet before it and the first one after it in its own capture.
    Packets whose order contradicts the others' are left out.
 3. *Pairs.*  In every other burst, capture by capture, packets are paired without crossing, where
-   clocks and ruler allow it.  In a burst shorter than the tolerance nothing tells repeats apart: the
-   most pairs win, so that the larger count survives, and closeness breaks ties.  In a longer one, a
-   flood, that would shift one capture against the other to win a pair: there a pair must be worth
+   clocks and ruler allow it.  In a burst of a few tolerances little tells repeats apart: the most
+   pairs win, so that the larger count survives, and closeness breaks ties.  In a longer one, a flood, that would shift one capture against the other to win a pair: there a pair must be worth
    its distance, and the silence that it spans.  It is a banded dynamic programme; a
    band too wide is paired greedily, so that no input costs more than linear time.
 4. *Reordering.*  Packets left over in two captures, in an order that contradicts the ruler, are joined
@@ -40,6 +39,7 @@ import numpy as np
 from ftnids.sync.messages import I64, U8, U64, Flag
 
 BAND = 16  # cells of the pairing programme for each packet of a burst; a wider band is paired greedily
+SHORT = 4  # tolerances; in a longer burst the count of pairs does not come first
 SCORE_BITS = 20  # of a time in a score: 2**46 for a pair at most, and 2**16 pairs fit an int64
 MOST_PAIRS = 64  # what a pair is worth where the count comes first, in tolerances squared
 REALIGN = 64  # packets of a burst of more than two captures that is gone over once more
@@ -254,7 +254,7 @@ class _Scores:
 
     def __init__(self, burst: list[Packet], scale: int) -> None:
         self._times = [packet.time_ns for packet in burst]
-        self._short = burst[-1].time_ns - burst[0].time_ns <= max(packet.tolerance_ns for packet in burst)
+        self._short = burst[-1].time_ns - burst[0].time_ns <= SHORT * max(packet.tolerance_ns for packet in burst)
         self._scale = scale
 
     def score(self, g: Group, h: Group) -> int:

@@ -204,7 +204,7 @@ class Merger:
         if not any(counts):
             return None
         self._train(streams, counts)
-        tolerances = [s.clock.tolerance_ns(int(s.time_ns[c - 1]) if c else None) for s, c in zip(streams, counts, strict=True)]
+        tolerances = [s.clock.tolerance_ns(int(s.time_ns[c // 2]) if c else None) for s, c in zip(streams, counts, strict=True)]
         horizon = self._horizon(streams, counts, max(tolerances))
         times = [self._corrected(s, c) for s, c in zip(streams, counts, strict=True)]
         if min(len(t) for t in times) == 0 and min(int(t[0]) for t in times if len(t)) > horizon:
