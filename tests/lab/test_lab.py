@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from ftnids import cli, counters
-from ftnids.lab import generate, leftovers
+from ftnids.alerts.compare import compare
+from ftnids.lab import generate, leftovers, reference
 from ftnids.lab.options import prepare
 from ftnids.lab.processes import wait_until
+from snort_adapter.launchers import launcher
 
 ATTACK_SIDS = {8400001, 8400002, 8400003, 8400004, 8400005}
 
@@ -62,6 +64,12 @@ def test_alerts_are_those_of_one_lossless_ids(tmp_path: Path, needs_suricata: Pa
     check_streams(tmp_path / "out", summary)
     check_alerts(tmp_path / "out", summary)
     assert summary["alert_differences"] == []
+    # And would it have noticed?
+    alerts = [json.loads(line) for line in (tmp_path / "out" / "alerts.jsonl").read_text().splitlines()]
+    raised = reference.read(launcher("suricata"), tmp_path / "out" / "reference")
+    assert len(raised) == summary["reference"]["alerts"] > 50
+    assert (compare(alerts[1:], raised).missing, compare(alerts[:-1], raised).spurious) == (1, 0)
+    assert compare(alerts, raised[1:]).spurious == 1
 
 
 def check_alerts(out: Path, summary: dict[str, Any]) -> None:
