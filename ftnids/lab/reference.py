@@ -73,7 +73,7 @@ def excuse(options: Options, late: bool) -> causes.Excuse:
     jitter_us, window_us = 2 * options.jitter_us, limits.REORDER_NS // 1_000
     floor_us = limits.TOLERANCE_FLOOR_NS // 1_000 + jitter_us
     if options.netns:
-        return causes.Excuse(window_us, window_us, limits.MAX_TOLERANCE_NS // 1_000, late)
+        return causes.Excuse(window_us + jitter_us, window_us + jitter_us, limits.MAX_TOLERANCE_NS // 1_000, late)
     return causes.Excuse(floor_us, window_us + jitter_us, floor_us, late)
 
 
