@@ -93,6 +93,13 @@ IDS_END_S: Final = 60.0  # for an IDS to end by itself after the stream ended; t
 IDS_TERM_S: Final = 5.0  # after SIGTERM; then SIGKILL
 IDS_BACKOFF_S: Final = 30.0  # longest pause before an IDS that keeps dying is started again
 IDS_LAST_WORDS: Final = 4_096  # bytes of a dead IDS's output that are looked at for the report
+IDS_RUNS: Final = 8  # runs of an IDS whose log folders stay, the current one included; older ones are removed and said
+
+# -- status -----------------------------------------------------------------------------------------
+DELAY_NOTES: Final = 65_536  # turns of the main loop remembered to measure delays; without the oldest they read shorter
+
+# -- simulate ---------------------------------------------------------------------------------------
+SIMULATE_MAX_SEED: Final = 1 << 31
 
 # -- the lab ----------------------------------------------------------------------------------------
 LAB_COMMAND_SECONDS: Final = 20  # one set-up command (ip, tc); then the lab gives up and cleans up

@@ -69,7 +69,8 @@ def _read(sources: Sequence[Source], merger: Merger, pool: Executor) -> bool:
     """Fill all windows, each file in a thread of its own; whether anything came."""
     rooms = [limits.MAX_WINDOW - merger.pending(member) for member in range(len(sources))]
     list(pool.map(Source.fill, sources, rooms))
-    return any([source.tell(merger, member) for member, source in enumerate(sources)])
+    came = [source.tell(merger, member) for member, source in enumerate(sources)]
+    return any(came)
 
 
 @dataclass
@@ -233,7 +234,7 @@ def _decisions(sources: Sequence[Source], merger: Merger, pool: Executor) -> Ite
 def _writable(path: Path, mode: str) -> IO[Any]:
     """Open for writing; what is made is for its owner alone, packets being in it."""
     try:
-        return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
+        return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))
     except OSError as error:
         raise FeedError(f"{path}: cannot be written: {error.strerror}") from None
 
@@ -241,24 +242,26 @@ def _writable(path: Path, mode: str) -> IO[Any]:
 @click.command("align")
 @click.argument("captures", nargs=-1, type=click.Path(path_type=Path), metavar="A.pcap B.pcap [C.pcap ...]")
 @click.option("-w", "output", required=True, type=click.Path(path_type=Path), help="The agreed capture (pcap, us).")
-@click.option("--map", "map_path", type=click.Path(path_type=Path), help="A line a packet: its place in each copy or -1.")
+@click.option(
+    "--map", "map_path", type=click.Path(path_type=Path), help="A line a packet: its place in each copy or -1."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.option("-k", default=56, show_default=True, help="Packets in a cluster.")
-@click.option("-l", default=8, show_default=True, help="Contiguous common packets that make an anchor.")
+@click.option("-l", "length", default=8, show_default=True, help="Contiguous common packets that make an anchor.")
 @click.option("--aligner", default="default", show_default=True, help='"default", or "difflib", the slow reference.')
 def command(
-    captures: tuple[Path, ...], output: Path, map_path: Path | None, as_json: bool, k: int, l: int, aligner: str
+    captures: tuple[Path, ...], output: Path, map_path: Path | None, as_json: bool, k: int, length: int, aligner: str
 ) -> int:
     """Merge lossy captures of one link into one: every packet that any of them holds, once, in order."""
     if not 2 <= len(captures) <= limits.MAX_MEMBERS:
         raise UsageError(f"{len(captures)} captures: wants 2 to {limits.MAX_MEMBERS}")
-    for name, value, most in (("-k", k, limits.MAX_CLUSTER), ("-l", l, limits.MAX_ANCHOR)):
+    for name, value, most in (("-k", k, limits.MAX_CLUSTER), ("-l", length, limits.MAX_ANCHOR)):
         if not 1 <= value <= most:
             raise UsageError(f"{name} {value}: wants 1 to {most}")
     for path in filter(None, (output, map_path)):
         if any(path.resolve() == capture.resolve() for capture in captures):
             raise UsageError(f"{path}: is one of the captures; write somewhere else")
-    settings = Settings(k=k, l=l, aligner=aligner)
+    settings = Settings(k=k, l=length, aligner=aligner)
     with _progress() as progress:
         summary, warnings = align(captures, output, map_path, settings, progress)
     click.echo(json.dumps(summary) if as_json else _table(summary, output))
@@ -291,7 +294,9 @@ def _table(summary: dict[str, Any], output: Path) -> str:
         f"  ({100 * replica['recovered'] / max(summary['agreed'], 1):.2f} % lost)"
         for replica in replicas
     ]
-    lines.append(f"{output}: {summary['agreed']} packets agreed, {summary['ambiguous']} ambiguous, {summary['late']} late")
+    lines.append(
+        f"{output}: {summary['agreed']} packets agreed, {summary['ambiguous']} ambiguous, {summary['late']} late"
+    )
     lines.append(
         f"{summary['dirty_rounds']} of {summary['rounds']} rounds dirty, desync at most {summary['max_desync']}; "
         f"{summary['seconds']:.2f} s, {summary['packets_per_second']} packets/s"

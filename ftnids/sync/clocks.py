@@ -37,14 +37,16 @@ STEP = 63  # so many samples, and none near: the clock has stepped
 WANDER_PPM = 50  # by which an unobserved clock may wander ...
 STEADY_PPM = 10  # ... and one whose drift is known
 DRIFT_SPAN_NS = 1_000_000_000  # samples must span this for their drift to count
-MAX_DRIFT = 500e-6
+STEEPEST = 500e-6  # drift
 HALF_LIFE_NS = 10e9  # the largest residual is forgotten so slowly: jitter shrinks in bursts and comes back
 
 
 class Clock:
     """One member's clock against the reference's.  All times are int64 ns."""
 
-    def __init__(self, offset_ns: int = 0, tolerance_ns: int = limits.MAX_TOLERANCE_NS, *, seeded: bool = False) -> None:
+    def __init__(
+        self, offset_ns: int = 0, tolerance_ns: int = limits.MAX_TOLERANCE_NS, *, seeded: bool = False
+    ) -> None:
         self._seed = offset_ns
         self._seed_tolerance = tolerance_ns
         self._seeded = seeded
@@ -175,7 +177,7 @@ def _line(t: NDArray[np.float64], d: NDArray[np.float64]) -> tuple[float, float]
     for _ in range(3):
         mean_t, mean_d = t[good].mean(), d[good].mean()
         away = t[good] - mean_t
-        drift = float(np.clip((away * (d[good] - mean_d)).sum() / (away * away).sum(), -MAX_DRIFT, MAX_DRIFT))
+        drift = float(np.clip((away * (d[good] - mean_d)).sum() / (away * away).sum(), -STEEPEST, STEEPEST))
         base = float(mean_d - drift * mean_t)
         residual = np.abs(d - (base + drift * t))
         good = residual <= TRIM * np.quantile(residual, 0.75)
