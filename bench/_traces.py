@@ -17,11 +17,13 @@ def write_imix(path: Path, packets: int, *, rate: float = 100_000.0, seed: int =
     rng = np.random.default_rng(seed)
     sizes = rng.permutation(np.resize(np.repeat([s for s, _ in IMIX], [n for _, n in IMIX]), packets))
     times = START_US + np.cumsum(rng.exponential(1e6 / rate, packets)).astype(np.int64)
-    ethernet = bytes.fromhex("020000000002020000000001" "0800")
+    ethernet = bytes.fromhex("0200000000020200000000010800")
     with path.open("wb") as out:
         out.write(HEADER)
         for number, (size, at) in enumerate(zip(sizes.tolist(), times.tolist(), strict=True)):
             payload = struct.pack(">Q", number) + bytes(size - 14 - 20 - 8 - 8)
-            ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, size - 14, number & 0xFFFF, 0, 64, 17, 0, b"\xc0\0\x02\1", b"\xc6\x33\x64\2")
+            ip = struct.pack(
+                ">BBHHHBBH4s4s", 0x45, 0, size - 14, number & 0xFFFF, 0, 64, 17, 0, b"\xc0\0\x02\1", b"\xc6\x33\x64\2"
+            )
             udp = struct.pack(">HHHH", 1024, 9, size - 34, 0)
             out.write(struct.pack("<IIII", at // 1_000_000, at % 1_000_000, size, size) + ethernet + ip + udp + payload)

@@ -45,7 +45,12 @@ ROWS: Final = (
     Row("5 %", ("--loss", "0.05", *PLAIN), (1.05, 2), 0, 53),
     Row("20 %", ("--loss", "0.2", *PLAIN), (1.05, 2), 0, 570),
     Row("50 %", ("--loss", "0.5", *PLAIN), (1.05, 2), 0, 1657),
-    Row("5 %, 200 us jitter, 50 ppm", ("--loss", "0.05", "--offset-us", "300", "--jitter-us", "200", "--drift-ppm", "50"), (1, 60), 25),
+    Row(
+        "5 %, 200 us jitter, 50 ppm",
+        ("--loss", "0.05", "--offset-us", "300", "--jitter-us", "200", "--drift-ppm", "50"),
+        (1, 60),
+        25,
+    ),
     Row("1 %, 0.1 % reordered", ("--loss", "0.01", *PLAIN, "--reorder", "0.001"), (1, 6), 5),
     Row("5 % in bursts of 50", ("--loss", "0.05", *PLAIN, "--burst", "50"), (1.05, 4)),
     Row("20 %, N = 3", ("--loss", "0.2", *PLAIN, "-n", "3"), (1.05, 4)),

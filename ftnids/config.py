@@ -295,7 +295,7 @@ def _crosschecked(config: Config) -> Iterator[tuple[Key, str]]:
         both = "both are set" if capture.file else "neither is set"
         yield ("capture",), f": set exactly one of interface and file ({both})"
     if capture.interface is not None:
-        for name in ("pps", "clock_offset_us", "jitter_us", "from_start"):
+        for name in ("pps", "from_start"):
             if getattr(capture, name):
                 yield ("capture", name), " is for a file: remove it, or set capture.file in place of interface"
     if sync.l > sync.k:

@@ -26,6 +26,7 @@ SET: Final = (
     "alerts_out",
     "alerts_suppressed",
     "alerts_diverging",
+    "alerts_unconfirmed",  # raised by restarted IDSs alone, and not put out
     "alerts_provisional",
     "alerts_retracted",
 )

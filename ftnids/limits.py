@@ -35,6 +35,8 @@ MAX_CLUSTER: Final = 4_096  # k, packets [sync.k]
 MAX_ANCHOR: Final = 1_024  # l, packets [sync.l]
 MAX_DESYNC: Final = 64  # desync levels [sync.max_desync]; then the window is cut at the horizon
 MAX_WINDOW: Final = 65_536  # packets of one member in one merge; more waits for the next round
+MAX_SUMMARIES: Final = 1_024  # unresolved clusters of one member looked at in one round; more wait
+MAX_CANDIDATES: Final = 128  # places at which one cluster is looked for; the nearest first, then it is asked for
 HISTORY_PACKETS: Final = 65_536  # decided packets remembered for late duplicates and joins
 MAX_PENDING: Final = 1 << 20  # reported, undecided packets per member; more are not taken until decided, and resent
 MAX_UNSTABLE: Final = 262_144  # decided packets that not every member has acknowledged; then deciding waits
@@ -80,7 +82,7 @@ MAX_ALERT_BYTES: Final = 1 << 18  # of one record; a longer one keeps its main f
 MAX_ALERT_BATCH: Final = 4 << 20  # bytes of records in one ALERT message
 ALERT_TABLE: Final = 262_144  # alert ids remembered for de-duplication; the oldest go first
 ALERT_READ_BYTES: Final = 1 << 18  # of an IDS's log taken in one look; the rest waits for the next
-ALERT_BACKLOG: Final = 65_536  # records that an output which cannot be written holds back; more are lost, counted and said
+ALERT_BACKLOG: Final = 65_536  # records held back by an output that cannot be written; more are lost, counted and said
 COLD_S: Final = 600  # of agreed time for which an IDS started in mid-stream may lack the memory of older flows
 DIVERGENCE_MS: Final = 5_000  # a replica whose IDS is past a packet for that long and raised no alert never will
 
@@ -93,6 +95,13 @@ IDS_END_S: Final = 60.0  # for an IDS to end by itself after the stream ended; t
 IDS_TERM_S: Final = 5.0  # after SIGTERM; then SIGKILL
 IDS_BACKOFF_S: Final = 30.0  # longest pause before an IDS that keeps dying is started again
 IDS_LAST_WORDS: Final = 4_096  # bytes of a dead IDS's output that are looked at for the report
+IDS_RUNS: Final = 8  # runs of an IDS whose log folders stay, the current one included; older ones are removed and said
+
+# -- status -----------------------------------------------------------------------------------------
+DELAY_NOTES: Final = 65_536  # turns of the main loop remembered to measure delays; without the oldest they read shorter
+
+# -- simulate ---------------------------------------------------------------------------------------
+SIMULATE_MAX_SEED: Final = 1 << 31
 
 # -- the lab ----------------------------------------------------------------------------------------
 LAB_COMMAND_SECONDS: Final = 20  # one set-up command (ip, tc); then the lab gives up and cleans up

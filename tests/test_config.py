@@ -61,6 +61,12 @@ def test_the_example_loads() -> None:
     assert loaded.ring.arena_bytes == 256 << 20
 
 
+def test_an_interface_may_have_injected_faults() -> None:
+    text = changed(capture__clock_offset_us="clock_offset_us = -300", capture__jitter_us="jitter_us = 20")
+    capture = config.parse_text(text, Path("x.toml")).capture
+    assert (capture.interface, capture.clock_offset_us, capture.jitter_us) == ("eth1", -300, 20)
+
+
 def changed(**lines: str) -> str:
     """The example with the line of a key replaced (`section__key="new line"`)."""
     text = TEXT
@@ -103,6 +109,7 @@ MISTAKES = [
     ("capture__interface", 'file = ""\ninterface = "eth1"', "capture: set exactly one of interface and file (both"),
     ("capture__interface", "", "capture: set exactly one of interface and file (neither"),
     ("capture__from_start", "from_start = true", "capture.from_start is for a file: remove it"),
+    ("capture__pps", "pps = 9", "capture.pps is for a file: remove it"),
     ("cluster__member__address", 'address = "127.0.0.1"', "cluster.member[1].address: '127.0.0.1' is no address"),
     ("cluster__member__name", 'name = "b"', 'cluster.member[2].name = "b": is there twice'),
     ("cluster__member__address", 'address = "tcp://127.0.0.1:5702"', "cluster.member[2].address"),

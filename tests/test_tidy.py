@@ -29,7 +29,7 @@ SHARED: Final = {"errors", "limits", "counters", "log"}
 ROOMS: Final[dict[str, set[str]]] = {
     "ftnids/core": set(),
     "ftnids/capture": {"ftnids.core"},
-    "ftnids/sync": set(),
+    "ftnids/sync": {"ftnids.core.aligner"},
     "ftnids/peers": {"ftnids.sync.messages"},
     "ftnids/feed": {"ftnids.core", "snort_adapter.launchers"},
     "ftnids/alerts": {"ftnids.sync.messages"},

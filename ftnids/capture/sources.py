@@ -66,6 +66,9 @@ def _live(settings: CaptureSettings, interface: str) -> Capture:
         promiscuous=settings.promiscuous,
         buffer_bytes=settings.buffer_mb << 20,
         bpf=settings.bpf,
+        clock_offset_ns=settings.clock_offset_us * 1000,
+        jitter_ns=settings.jitter_us * 1000,
+        seed=settings.drop.seed,
     )
     for fault in (*preflight(interface), *kernel_buffer(interface, settings.snaplen, settings.buffer_mb << 20)):
         log.get("capture").warning("capture_interface", interface=interface, fault=fault.what, hint=fault.cure)

@@ -13,6 +13,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from ftnids.errors import CaptureError, FeedError, RingError, UsageError
 from ftnids.sync.merge import Merger, Settings, Settled
 from ftnids.sync.messages import I64
 
-SLOTS = 4 * limits.MAX_WINDOW  # packets of one file in memory
+SLOTS = 2 * limits.MAX_WINDOW  # packets of one file in memory
 FOREVER = int(np.iinfo(np.int64).max)
 WAIT_MS = 10  # a file that waits for room in its ring comes back after this long
 
@@ -43,23 +44,33 @@ class Source:
     held: int = 0  # agreed packets that it holds
     ended: bool = False
 
-    def read(self, merger: Merger, member: int) -> bool:
-        """Read on until a window is full, the ring is, or the file ends; whether that brought anything."""
-        before = self.told
-        while not self.ended and (room := limits.MAX_WINDOW - merger.pending(member)) > 0:
+    def fill(self, room: int) -> None:
+        """Read on until `room` packets have come, the ring is full, or the file ends."""
+        while not self.ended and room > 0:
             count = self.capture.run(self.ring, room, WAIT_MS)
             self.ended = count < 0
-            head = self.ring.head
-            if head > self.told:
-                merger.add(member, self.told, self.ring.hashes(self.told, head), self.ring.times(self.told, head))
-                merger.watermark(member, int(self.ring.times(head - 1, head)[0]))
-            self.told = head
-            if self.ended:
-                merger.watermark(member, FOREVER, end=True)
-                return True
-            if count == 0:
+            if count <= 0:
                 break
-        return self.told > before
+            room -= count
+
+    def tell(self, merger: Merger, member: int) -> bool:
+        """Tell the merger what was read; whether that is anything."""
+        head, before = self.ring.head, self.told
+        if head > before:
+            merger.add(member, before, self.ring.hashes(before, head), self.ring.times(before, head))
+            merger.watermark(member, int(self.ring.times(head - 1, head)[0]))
+        if self.ended:
+            merger.watermark(member, FOREVER, end=True)
+        self.told = head
+        return head > before
+
+
+def _read(sources: Sequence[Source], merger: Merger, pool: Executor) -> bool:
+    """Fill all windows, each file in a thread of its own; whether anything came."""
+    rooms = [limits.MAX_WINDOW - merger.pending(member) for member in range(len(sources))]
+    list(pool.map(Source.fill, sources, rooms))
+    came = [source.tell(merger, member) for member, source in enumerate(sources)]
+    return any(came)
 
 
 @dataclass
@@ -168,8 +179,9 @@ def align(
     with ExitStack() as stack:
         sources = stack.enter_context(_sources(paths))
         merger = Merger(range(len(sources)), 0, settings)
-        for member, source in enumerate(sources):
-            source.read(merger, member)
+        pool = stack.enter_context(ThreadPoolExecutor(len(sources), "ftnids-read"))
+        _read(sources, merger, pool)
+        for source in sources:
             if source.told == 0:
                 raise CaptureError(source.capture.warning or f"{source.path}: holds no packets; leave it out")
         pcap = stack.enter_context(_writable(output, "wb"))
@@ -178,7 +190,7 @@ def align(
         try:
             pcap.write(pcap_header(sources[0].capture.linktype, limits.MAX_SNAPLEN))
             pcap.flush()
-            for settled in _decisions(sources, merger):
+            for settled in _decisions(sources, merger, pool):
                 out.write(sources, settled)
                 for member, source in enumerate(sources):
                     source.ring.free_captured(merger.consumed(member))
@@ -205,23 +217,24 @@ def align(
         return summary, [source.capture.warning for source in sources if source.capture.warning]
 
 
-def _decisions(sources: Sequence[Source], merger: Merger) -> Iterator[Settled]:
-    """What the merger settles, from windows as full as can be."""
+def _decisions(sources: Sequence[Source], merger: Merger, pool: Executor) -> Iterator[Settled]:
+    """What the merger settles, from windows as full as can be; the first has been read."""
+    came = True
     while True:
-        read = [source.read(merger, member) for member, source in enumerate(sources)]
         settled = merger.decide()
         if settled is not None:
             yield settled
         elif not any(merger.pending(member) for member in range(len(sources))):
             return
-        elif not any(read):
+        elif not came:
             raise CaptureError(f"{sources[0].path}: no packet can be settled any more; is it one link's traffic?")
+        came = _read(sources, merger, pool)
 
 
 def _writable(path: Path, mode: str) -> IO[Any]:
     """Open for writing; what is made is for its owner alone, packets being in it."""
     try:
-        return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
+        return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))
     except OSError as error:
         raise FeedError(f"{path}: cannot be written: {error.strerror}") from None
 
@@ -229,24 +242,26 @@ def _writable(path: Path, mode: str) -> IO[Any]:
 @click.command("align")
 @click.argument("captures", nargs=-1, type=click.Path(path_type=Path), metavar="A.pcap B.pcap [C.pcap ...]")
 @click.option("-w", "output", required=True, type=click.Path(path_type=Path), help="The agreed capture (pcap, us).")
-@click.option("--map", "map_path", type=click.Path(path_type=Path), help="A line a packet: its place in each copy or -1.")
+@click.option(
+    "--map", "map_path", type=click.Path(path_type=Path), help="A line a packet: its place in each copy or -1."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.option("-k", default=56, show_default=True, help="Packets in a cluster.")
-@click.option("-l", default=8, show_default=True, help="Contiguous common packets that make an anchor.")
+@click.option("-l", "length", default=8, show_default=True, help="Contiguous common packets that make an anchor.")
 @click.option("--aligner", default="default", show_default=True, help='"default", or "difflib", the slow reference.')
 def command(
-    captures: tuple[Path, ...], output: Path, map_path: Path | None, as_json: bool, k: int, l: int, aligner: str
+    captures: tuple[Path, ...], output: Path, map_path: Path | None, as_json: bool, k: int, length: int, aligner: str
 ) -> int:
     """Merge lossy captures of one link into one: every packet that any of them holds, once, in order."""
     if not 2 <= len(captures) <= limits.MAX_MEMBERS:
         raise UsageError(f"{len(captures)} captures: wants 2 to {limits.MAX_MEMBERS}")
-    for name, value, most in (("-k", k, limits.MAX_CLUSTER), ("-l", l, limits.MAX_ANCHOR)):
+    for name, value, most in (("-k", k, limits.MAX_CLUSTER), ("-l", length, limits.MAX_ANCHOR)):
         if not 1 <= value <= most:
             raise UsageError(f"{name} {value}: wants 1 to {most}")
     for path in filter(None, (output, map_path)):
         if any(path.resolve() == capture.resolve() for capture in captures):
             raise UsageError(f"{path}: is one of the captures; write somewhere else")
-    settings = Settings(k=k, l=l, aligner=aligner)
+    settings = Settings(k=k, l=length, aligner=aligner)
     with _progress() as progress:
         summary, warnings = align(captures, output, map_path, settings, progress)
     click.echo(json.dumps(summary) if as_json else _table(summary, output))
@@ -279,7 +294,9 @@ def _table(summary: dict[str, Any], output: Path) -> str:
         f"  ({100 * replica['recovered'] / max(summary['agreed'], 1):.2f} % lost)"
         for replica in replicas
     ]
-    lines.append(f"{output}: {summary['agreed']} packets agreed, {summary['ambiguous']} ambiguous, {summary['late']} late")
+    lines.append(
+        f"{output}: {summary['agreed']} packets agreed, {summary['ambiguous']} ambiguous, {summary['late']} late"
+    )
     lines.append(
         f"{summary['dirty_rounds']} of {summary['rounds']} rounds dirty, desync at most {summary['max_desync']}; "
         f"{summary['seconds']:.2f} s, {summary['packets_per_second']} packets/s"

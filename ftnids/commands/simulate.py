@@ -13,11 +13,9 @@ from itertools import count as counting
 import click
 
 from ftnids.errors import UsageError
-from ftnids.limits import MAX_MEMBERS
+from ftnids.limits import MAX_MEMBERS, SIMULATE_MAX_SEED
 from ftnids.sync.simulate import BrokenPromiseError, Result, simulate
 from ftnids.sync.weather import draw
-
-MAX_SEED = 1 << 31
 
 
 def _range(text: str) -> range:
@@ -26,8 +24,8 @@ def _range(text: str) -> range:
     if not match:
         raise UsageError(f"--seeds {text}: wants A:B, two whole numbers, for example 1:100")
     first, last = int(match[1]), int(match[2])
-    if first > last or last > MAX_SEED:
-        raise UsageError(f"--seeds {text}: wants A <= B <= {MAX_SEED}")
+    if first > last or last > SIMULATE_MAX_SEED:
+        raise UsageError(f"--seeds {text}: wants A <= B <= {SIMULATE_MAX_SEED}")
     return range(first, last + 1)
 
 

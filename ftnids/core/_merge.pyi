@@ -2,8 +2,15 @@
 
 from collections.abc import Sequence
 
-from ftnids.sync.messages import I64, U8, U64
+import numpy as np
+from numpy.typing import NDArray
+
+from ftnids.core.aligner import Arrays
 
 def merge(
-    hashes: Sequence[U64], times: Sequence[I64], tolerance_ns: Sequence[int], reorder_ns: int, reorder_places: int
-) -> tuple[I64, I64, U8]: ...
+    hashes: Sequence[NDArray[np.uint64]],
+    times: Sequence[NDArray[np.int64]],
+    tolerance_ns: Sequence[int],
+    reorder_ns: int,
+    reorder_places: int,
+) -> Arrays: ...

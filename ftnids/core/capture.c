@@ -29,7 +29,7 @@ int64_t ftn_real_ns(void)
 
 int64_t ftn_capture_clock_ns(const struct ftn_capture *c)
 {
-    return c->live ? ftn_monotonic_ns() + c->clock.base : c->last_ns;
+    return c->live ? ftn_monotonic_ns() + c->clock.base + c->skew.offset_ns : c->last_ns;
 }
 
 static void sleep_ns(int64_t ns)
@@ -61,7 +61,7 @@ static void admit(struct ftn_capture *c, const struct pcap_pkthdr *header, const
     struct ftn_pending *p = &c->next;
     int64_t stamp = stamp_of(c, header);
     if (c->live)
-        stamp = ftn_clock_convert(&c->clock, stamp, c->last_ns, c->now_ns);
+        stamp = ftn_clock_convert(&c->clock, stamp, p->stamp_ns, c->now_ns);
     if (c->seen++ == 0) {
         c->began_ns = ftn_monotonic_ns();
         c->first_ns = stamp;
@@ -199,7 +199,7 @@ static enum fate read_live(struct ftn_capture *c, int count)
         return DONE;
     }
     c->clock.straddling = false;
-    raise_watermark(c, c->now_ns - c->guard_ns);
+    raise_watermark(c, c->now_ns - c->guard_ns + c->skew.offset_ns); /* jitter only makes later what is to come */
     return WAITING;
 }
 

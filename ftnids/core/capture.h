@@ -16,7 +16,7 @@ enum ftn_pace { FTN_TOPSPEED, FTN_FILE_PACE, FTN_PPS };
 struct ftn_pending {
     const uint8_t *data; /* libpcap's, until its next read */
     uint32_t caplen, wirelen;
-    int64_t stamp_ns, time_ns; /* as the source says; as it goes into the ring */
+    int64_t stamp_ns, time_ns; /* as the source says, without injected error; as it goes into the ring */
     bool here, dropped;
 };
 
@@ -45,8 +45,8 @@ struct ftn_capture {
     /* of the running call */
     struct ftn_ring *ring;
     const struct ftn_hasher *hasher;
-    int64_t now_ns; /* live: capture time when libpcap was asked */
-    struct ftn_pending next;
+    int64_t now_ns; /* live: capture time when libpcap was asked, without injected error */
+    struct ftn_pending next; /* or the last one, where none is here */
 
     char warning[FTN_TEXT], error[FTN_TEXT];
 };

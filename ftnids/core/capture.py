@@ -33,15 +33,24 @@ class Capture:
         buffer_bytes: int,
         bpf: str,
         immediate: bool = True,
+        clock_offset_ns: int = 0,
+        jitter_ns: int = 0,
+        seed: int = 0,
     ) -> Self:
-        """Capture what comes in on an interface.  CaptureError when it is missing, down, or not ours to capture on."""
+        """Capture what comes in on an interface.  CaptureError when it is missing, down, or not ours to capture on.
+
+        Fault injection: the clock is ahead by an offset, and a packet is stamped late by 0 to `jitter_ns` drawn by
+        `seed`, so its time may be ahead of `clock_ns` by that much.
+        """
         _check_range(interface, "snaplen", snaplen, 1, limits.MAX_SNAPLEN)
         _check_range(interface, "buffer_bytes", buffer_bytes, limits.MIN_CAPTURE_BUFFER, limits.MAX_CAPTURE_BUFFER)
+        _check_skew(interface, clock_offset_ns, jitter_ns)
         guard_ns = limits.CAPTURE_GUARD_NS if immediate else limits.CAPTURE_HOLD_NS
         try:
             source = cls.native.Source.live(interface, snaplen, promiscuous, buffer_bytes, bpf, immediate, guard_ns)
         except CaptureError as error:
             raise CaptureError(f"{interface}: {error}") from None
+        source.set_skew(clock_offset_ns, 0, jitter_ns, seed & 0xFFFFFFFFFFFFFFFF)
         return cls(interface, source, snaplen)
 
     @classmethod
@@ -65,9 +74,8 @@ class Capture:
         """
         name = os.fspath(path)
         _check_range(name, "snaplen", snaplen, 1, limits.MAX_SNAPLEN)
-        _check_range(name, "clock_offset_ns", clock_offset_ns, -limits.MAX_CLOCK_OFFSET_NS, limits.MAX_CLOCK_OFFSET_NS)
+        _check_skew(name, clock_offset_ns, jitter_ns)
         _check_range(name, "drift_ppm", drift_ppm, -limits.MAX_DRIFT_PPM, limits.MAX_DRIFT_PPM)
-        _check_range(name, "jitter_ns", jitter_ns, 0, limits.MAX_JITTER_NS)
         _check_range(name, "pps", pps, 0, limits.MAX_PPS)
         if pace not in ("topspeed", "file"):
             raise CaptureError(f"{name}: pace {pace!r}: must be topspeed or file [capture.pace]")
@@ -143,6 +151,11 @@ class Capture:
     def close(self) -> None:
         """Let go of the source.  Twice is once."""
         self._source.close()
+
+
+def _check_skew(name: str, clock_offset_ns: int, jitter_ns: int) -> None:
+    _check_range(name, "clock_offset_ns", clock_offset_ns, -limits.MAX_CLOCK_OFFSET_NS, limits.MAX_CLOCK_OFFSET_NS)
+    _check_range(name, "jitter_ns", jitter_ns, 0, limits.MAX_JITTER_NS)
 
 
 def _check_range(name: str, key: str, value: float, least: float, most: float) -> None:

@@ -14,6 +14,7 @@
 
 enum {
     BAND = 16,       /* cells of the pairing programme for each packet of a burst; a wider band is paired greedily */
+    SHORT = 4,       /* tolerances; in a longer burst the count of pairs does not come first */
     SCORE_BITS = 20, /* of a time in a score */
     MOST_PAIRS = 64, /* what a pair is worth where the count comes first, in tolerances squared */
     REALIGN = 64,    /* packets of a burst of more than two captures that is gone over once more */
@@ -353,7 +354,7 @@ static void make_ruler(struct merge *m, struct list certain)
 struct burst {
     const int32_t *packet; /* in time order */
     size_t count;
-    bool is_short; /* nothing tells its packets apart */
+    bool is_short; /* little tells its packets apart: the most pairs win */
 };
 
 /* How many of the burst's packets come before `time`, or up to it. */
@@ -587,7 +588,7 @@ static void pair(struct merge *m, size_t at, size_t end)
     int taking_part = 0;
     for (size_t i = 0; i < burst.count; i++)
         tolerance = max64(tolerance, m->tolerance[m->owner[burst.packet[i]]]);
-    burst.is_short = m->time[burst.packet[burst.count - 1]] - m->time[burst.packet[0]] <= tolerance;
+    burst.is_short = m->time[burst.packet[burst.count - 1]] - m->time[burst.packet[0]] <= SHORT * tolerance;
     m->groups.count = 0;
     for (int r = 0; r < m->captures; r++)
         if (own_packets(m, &burst, r)) {

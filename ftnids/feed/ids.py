@@ -9,6 +9,9 @@ the IDS is not fed for ever; what lay unread in the pipe (64 KiB) is lost to thi
 
 The IDS has a session of its own and no standard input, and the kernel kills it when this process
 dies.  The kernel means the thread that forked it, so the thread that forks is the one that outlives it.
+
+The log folders of the newest IDS_RUNS runs stay, those of earlier processes among them.  By the time that a folder goes
+its alerts have long been read.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import errno
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +37,7 @@ from ftnids.errors import FeedError
 from ftnids.feed import tether
 from ftnids.feed.ring import AgreedRing
 from ftnids.feed.sinks import Sink, private_file, write_all
-from ftnids.limits import FEED_WAIT_S, IDS_BACKOFF_S, IDS_END_S, IDS_LAST_WORDS, IDS_START_S, IDS_TERM_S
+from ftnids.limits import FEED_WAIT_S, IDS_BACKOFF_S, IDS_END_S, IDS_LAST_WORDS, IDS_RUNS, IDS_START_S, IDS_TERM_S
 from snort_adapter.launchers import AlertReader, IdsLauncher
 
 log = structlog.get_logger()
@@ -68,6 +73,7 @@ class Ids(Sink):
         self.launcher = launcher
         self.runs: list[Run] = []
         self.deaths = 0
+        self.removed = 0  # log folders of old runs
         self._fifo = run_dir / f"{launcher.name}.fifo"
         self._log_dir = log_dir / "ids"
         self._run_now: Run | None = None
@@ -119,7 +125,9 @@ class Ids(Sink):
 
     def _launch(self) -> None:
         """Start a run and open the FIFO to it; _DeathError when it ends or hangs before it opens its end."""
-        number = 1 + max((int(found[1]) for found in map(_RUN.fullmatch, _names(self._log_dir)) if found), default=-1)
+        earlier = _runs(self._log_dir)
+        self._remove(earlier[: max(0, len(earlier) + 1 - IDS_RUNS)])
+        number = 1 + max(earlier, default=-1)
         log_dir = self._log_dir / f"run-{number}"
         try:
             self.launcher.prepare(log_dir)
@@ -146,6 +154,17 @@ class Ids(Sink):
         self.runs.append(run)
         self._open(run)
         log.info("IDS reads", ids=self.name, run=number, pid=process.pid, seq=run.base_seq)
+
+    def _remove(self, numbers: Sequence[int]) -> None:
+        """Remove the log folders of old runs; one that cannot be removed is said, and tried again next time."""
+        for number in numbers:
+            try:
+                shutil.rmtree(self._log_dir / f"run-{number}")
+            except OSError as error:
+                log.warning("IDS log not removed", ids=self.name, run=number, reason=error.strerror or str(error))
+            else:
+                self.removed += 1
+                log.info("old IDS log removed", ids=self.name, run=number, kept=IDS_RUNS, removed=self.removed)
 
     def _open(self, run: Run) -> None:
         deadline = time.monotonic() + IDS_START_S
@@ -235,11 +254,13 @@ class Ids(Sink):
             self._run_now.process.send_signal(number)
 
 
-_RUN = re.compile(r"run-(\d+)")
+_RUN = re.compile(r"run-(0|[1-9]\d*)")
 
 
-def _names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+def _runs(folder: Path) -> list[int]:
+    """The numbers of the runs that have logged into `folder`, oldest first."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(found[1]) for found in map(_RUN.fullmatch, names) if found)
 
 
 def _make_fifo(path: Path) -> None:

@@ -158,6 +158,7 @@ def packets(seed: int, connections: int, lookups: int, seconds: float) -> Iterat
 def write(path: Path, seed: int, connections: int = 400, lookups: int = 300, seconds: float = 5.0) -> int:
     """Write the capture file (classic pcap, microseconds, Ethernet) by `seed`; the number of packets."""
     count = 0
+    path.touch(0o600)
     with path.open("wb") as out:
         out.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, SNAPLEN, 1))
         for time_us, packet in packets(seed, connections, lookups, seconds):

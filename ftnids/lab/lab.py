@@ -42,8 +42,8 @@ def run(options: Options, voice: Voice) -> dict[str, Any]:
     """
     options.check()
     played = _look_at(options, voice)
-    for name in leftovers.sweep():
-        voice.say(f"removed what a killed run left behind: {name}")
+    if left := leftovers.sweep():
+        voice.say(f"removed what a killed run left behind: {', '.join(left)}")
     prepare(options.out)
     with _interruptible(), _private_directory() as private:
         places = _places(options, private, voice)

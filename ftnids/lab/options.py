@@ -80,8 +80,6 @@ class Options:
             raise UsageError("--pps and --topspeed exclude each other; say one of them")
         if self.netns and not self.pcap and (self.pps or self.topspeed):
             raise UsageError("--pps and --topspeed pace a capture file; programs send as they do: say --pcap with them")
-        if self.netns and (self.clock_offset_us or self.jitter_us):
-            raise UsageError("--clock-offset-us and --jitter-us change the times of a file; say --no-netns with them")
         if self.jitter_us < 0 or max(abs(self.clock_offset_us), self.jitter_us) > limits.LAB_MAX_CLOCK_US:
             raise UsageError(
                 f"--clock-offset-us and --jitter-us reach to {limits.LAB_MAX_CLOCK_US:,}, and jitter is not negative"

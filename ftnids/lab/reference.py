@@ -73,7 +73,7 @@ def excuse(options: Options, late: bool) -> causes.Excuse:
     jitter_us, window_us = 2 * options.jitter_us, limits.REORDER_NS // 1_000
     floor_us = limits.TOLERANCE_FLOOR_NS // 1_000 + jitter_us
     if options.netns:
-        return causes.Excuse(window_us, window_us, limits.MAX_TOLERANCE_NS // 1_000, late)
+        return causes.Excuse(window_us + jitter_us, window_us + jitter_us, limits.MAX_TOLERANCE_NS // 1_000, late)
     return causes.Excuse(floor_us, window_us + jitter_us, floor_us, late)
 
 
@@ -121,11 +121,12 @@ def alerts_of(ids: IdsLauncher, source: Path, directory: Path) -> list[Record]:
             except subprocess.TimeoutExpired:
                 raise FeedError(f"{ids.name} took longer than {limits.LAB_REFERENCE_SECONDS} s over {source}") from None
         if status == 0:
-            return _read(ids, directory)
+            return read(ids, directory)
     raise FeedError(f"{ids.name} ended with status {status} over {source}, {TRIES} times (log: {log})")
 
 
-def _read(ids: IdsLauncher, directory: Path) -> list[Record]:
+def read(ids: IdsLauncher, directory: Path) -> list[Record]:
+    """The identified alerts that the reference IDS logged into `directory`."""
     reader, identify = ids.reader(directory), Identifier(causes.REFERENCE).identify
     try:
         records = reader.poll(final=True)

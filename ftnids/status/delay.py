@@ -13,12 +13,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ftnids.limits import DELAY_NOTES
 from ftnids.sync.messages import I64
 
 BUCKETS_PER_OCTAVE: Final = 16
 LOWEST_MS: Final = 0.01
 BUCKETS: Final = BUCKETS_PER_OCTAVE * 24  # up to 167 s
-MAX_NOTES: Final = 65_536
 
 
 class Histogram:
@@ -50,7 +50,7 @@ class DelayMeter:
 
     def __init__(self) -> None:
         self.histogram = Histogram()
-        self._notes: deque[tuple[int, int]] = deque(maxlen=MAX_NOTES)  # head, monotonic ns of the turn before
+        self._notes: deque[tuple[int, int]] = deque(maxlen=DELAY_NOTES)  # head, monotonic ns of the turn before
         self._turn_ns = 0
 
     def captured(self, head: int, now_ns: int) -> None:

@@ -8,19 +8,15 @@ of the hashes alone, quadratic and blind to time but for the tolerance.  Both ke
 from __future__ import annotations
 
 import difflib
-import importlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
+from ftnids.core import aligner as aligner_kernel
 from ftnids.errors import UsageError
 from ftnids.sync import bursts
 from ftnids.sync.messages import I64, U8, U64
 
-Kernel = Callable[[Sequence[U64], Sequence[I64], Sequence[int], int, int], tuple[I64, I64, U8]]
 DIFFLIB_WINDOW: Final = 1_024  # packets of each side that SequenceMatcher sees at once
 
 
@@ -34,24 +30,6 @@ class Merged:
 
 
 Aligner = Callable[[Sequence[U64], Sequence[I64], Sequence[int], int, int], Merged]
-
-
-def kernels() -> dict[str, Kernel]:
-    """The implementations that can be had here: always "python", and "c" where it is built."""
-    found: dict[str, Kernel] = {"python": bursts.merge}
-    try:
-        found["c"] = importlib.import_module("ftnids.core._merge").merge
-    except ImportError:
-        pass
-    return found
-
-
-def _chosen() -> Kernel:
-    found = kernels()
-    wanted = os.environ.get("FTNIDS_IMPL", "") or ("c" if "c" in found else "python")
-    if wanted not in found:
-        raise UsageError(f"FTNIDS_IMPL={wanted}: the aligner has {' and '.join(sorted(found))}; `make build` builds c")
-    return found[wanted]
 
 
 def merge(
@@ -69,7 +47,8 @@ def merge(
     reordered, which is looked for within `reorder_ns` and `reorder_places` (further away only where the
     window itself shows reordering).
     """
-    return Merged(*_chosen()(hashes, times, tolerance_ns, reorder_ns, reorder_places))
+    kernel = aligner_kernel.chosen() or bursts.merge
+    return Merged(*kernel(hashes, times, tolerance_ns, reorder_ns, reorder_places))
 
 
 def merge_difflib(
@@ -83,10 +62,8 @@ def merge_difflib(
     captures = len(hashes)
     merged: list[bursts.Group] = []
     for r in range(captures):
-        own = [
-            bursts.Group(bursts.Packet(r, i, t, tolerance_ns[r])) for i, t in enumerate(times[r].tolist())
-        ]
-        theirs = [hashes[g.packets[0].owner][g.packets[0].index] for g in merged]
+        own = [bursts.Group(bursts.Packet(r, i, t, tolerance_ns[r])) for i, t in enumerate(times[r].tolist())]
+        theirs = [int(hashes[g.packets[0].capture][g.packets[0].place]) for g in merged]
         joined = set()
         for i, j in _matches(theirs, hashes[r].tolist()):
             if merged[i].fits(own[j]):

@@ -14,11 +14,11 @@ closeness do.
    between the last ruled packet before it and the first one after it in its own capture.
    Packets whose order contradicts the others' are left out.
 3. *Pairs.*  In every other burst, capture by capture, packets are paired without crossing, where
-   clocks and ruler allow it.  In a burst shorter than the tolerance nothing tells repeats apart: the
-   most pairs win, so that the larger count survives, and closeness breaks ties.  In a longer one, a
+   clocks and ruler allow it.  In a burst of a few tolerances little tells repeats apart: the most
+   pairs win, so that the larger count survives, and closeness breaks ties.  In a longer one, a
    flood, that would shift one capture against the other to win a pair: there a pair must be worth
-   its distance, and the silence that it spans.  It is a banded dynamic programme; a
-   band too wide is paired greedily, so that no input costs more than linear time.
+   its distance, and the silence that it spans.  It is a banded dynamic programme; a band too wide
+   is paired greedily, so that no input costs more than linear time.
 4. *Reordering.*  Packets left over in two captures, in an order that contradicts the ruler, are joined
    where reordering explains them better than loss does.
 5. *Merge.*  All packets in an order that keeps each capture's own; where captures contradict each
@@ -31,7 +31,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -40,6 +39,7 @@ import numpy as np
 from ftnids.sync.messages import I64, U8, U64, Flag
 
 BAND = 16  # cells of the pairing programme for each packet of a burst; a wider band is paired greedily
+SHORT = 4  # tolerances; in a longer burst the count of pairs does not come first
 SCORE_BITS = 20  # of a time in a score: 2**46 for a pair at most, and 2**16 pairs fit an int64
 MOST_PAIRS = 64  # what a pair is worth where the count comes first, in tolerances squared
 REALIGN = 64  # packets of a burst of more than two captures that is gone over once more
@@ -52,8 +52,8 @@ UP, LEFT, DIAGONAL = range(3)
 class Packet(NamedTuple):
     """One captured packet."""
 
-    owner: int  # capture
-    index: int  # in it
+    capture: int
+    place: int  # in it
     time_ns: int
     tolerance_ns: int
 
@@ -125,7 +125,7 @@ def as_arrays(groups: Sequence[Group], captures: int) -> tuple[I64, I64, U8]:
     place = np.full((len(groups), captures), -1, np.int64)
     for row, group in enumerate(groups):
         for packet in group.packets:
-            place[row, packet.owner] = packet.index
+            place[row, packet.capture] = packet.place
     time = np.array([group.time_ns for group in groups], np.int64)
     flags = np.array([group.flags for group in groups], np.uint8)
     return place, np.maximum.accumulate(time) if len(time) else time, flags
@@ -134,9 +134,7 @@ def as_arrays(groups: Sequence[Group], captures: int) -> tuple[I64, I64, U8]:
 # -- bursts --------------------------------------------------------------------------------------
 
 
-def _by_hash(
-    hashes: Sequence[U64], times: Sequence[I64], tolerance_ns: Sequence[int]
-) -> Iterator[list[list[Packet]]]:
+def _by_hash(hashes: Sequence[U64], times: Sequence[I64], tolerance_ns: Sequence[int]) -> Iterator[list[list[Packet]]]:
     """For each hash its bursts; bursts and their packets in order of time, capture, index."""
     hash_, time = np.concatenate(list(hashes)), np.concatenate(list(times))
     sizes = [len(h) for h in hashes]
@@ -153,9 +151,8 @@ def _by_hash(
 
 def _is_simple(burst: list[Packet]) -> bool:
     """Whether the burst is one agreed packet: at most one packet of each capture, in tolerance of each other."""
-    return (
-        len({packet.owner for packet in burst}) == len(burst)
-        and burst[-1].time_ns - burst[0].time_ns <= max(packet.tolerance_ns for packet in burst)
+    return len({packet.capture for packet in burst}) == len(burst) and burst[-1].time_ns - burst[0].time_ns <= max(
+        packet.tolerance_ns for packet in burst
     )
 
 
@@ -185,7 +182,7 @@ def topological(groups: Sequence[Group], captures: int) -> tuple[list[int], set[
     held: list[list[tuple[int, int]]] = [[] for _ in range(captures)]
     for g, group in enumerate(groups):
         for packet in group.packets:
-            held[packet.owner].append((packet.index, g))
+            held[packet.capture].append((packet.place, g))
     sequences = [[g for _, g in sorted(own)] for own in held]
     rank = [{g: k for k, g in enumerate(sequence)} for sequence in sequences]
     time = [group.time_ns for group in groups]
@@ -236,13 +233,13 @@ class Ruler:
         self._place: list[list[int]] = [[] for _ in range(captures)]  # increasing too
         for place, g in enumerate(order):
             for packet in groups[g].packets if g not in broken else ():
-                self._index[packet.owner].append(packet.index)
-                self._place[packet.owner].append(place)
+                self._index[packet.capture].append(packet.place)
+                self._place[packet.capture].append(place)
 
     def measure(self, packet: Packet) -> tuple[int, int]:
         """The places that `packet` follows and precedes in its own capture."""
-        index, place = self._index[packet.owner], self._place[packet.owner]
-        low, high = bisect_left(index, packet.index), bisect_right(index, packet.index)
+        index, place = self._index[packet.capture], self._place[packet.capture]
+        low, high = bisect_left(index, packet.place), bisect_right(index, packet.place)
         return place[low - 1] if low else BEFORE_ALL, place[high] if high < len(place) else BEHIND_ALL
 
 
@@ -254,7 +251,7 @@ class _Scores:
 
     def __init__(self, burst: list[Packet], scale: int) -> None:
         self._times = [packet.time_ns for packet in burst]
-        self._short = burst[-1].time_ns - burst[0].time_ns <= max(packet.tolerance_ns for packet in burst)
+        self._short = burst[-1].time_ns - burst[0].time_ns <= SHORT * max(packet.tolerance_ns for packet in burst)
         self._scale = scale
 
     def score(self, g: Group, h: Group) -> int:
@@ -275,7 +272,7 @@ class _Scores:
 def _pair(burst: list[Packet], captures: int, ruler: Ruler, scale: int) -> list[Group]:
     """The agreed packets of a burst in which some capture has several."""
     scores = _Scores(burst, scale)
-    own = [[packet for packet in burst if packet.owner == r] for r in range(captures)]
+    own = [[packet for packet in burst if packet.capture == r] for r in range(captures)]
     groups: list[Group] = []
     for packets in own:
         groups = _matched(groups, [_fused([p], ruler) for p in packets], scores)
@@ -291,7 +288,7 @@ def _pair(burst: list[Packet], captures: int, ruler: Ruler, scale: int) -> list[
 
 def _realigned(groups: list[Group], r: int, packets: list[Packet], ruler: Ruler, scores: _Scores) -> list[Group]:
     """Match capture `r` once more, now that all the others are there; `groups` if that leaves no fewer."""
-    others = [[p for p in group.packets if p.owner != r] for group in groups]
+    others = [[p for p in group.packets if p.capture != r] for group in groups]
     rest = [_fused(left, ruler) for left in others if left]
     again = _matched(rest, [_fused([p], ruler) for p in packets], scores)
     return again if len(again) < len(groups) else groups
@@ -359,7 +356,8 @@ def _programme(
     moves: list[list[int]] = []  # for each group, for j = low .. high: how the best total was reached
     above, above_low = [0], 0  # the row before: totals for j = above_low, above_low + 1, ...
     for g, (low, high) in zip(groups, bands, strict=True):
-        row, move = [], []
+        row: list[int] = []
+        move: list[int] = []
         for j in range(low, high + 1):
             best, how = above[min(j - above_low, len(above) - 1)], UP
             if j > low and row[-1] > best:
@@ -399,8 +397,8 @@ def _join_reordered(
     """
 
     def suspect(g: Group, h: Group, within_ns: int) -> bool:
-        owners = {packet.owner for packet in g.packets}
-        if h.first_ns - g.first_ns > within_ns or any(packet.owner in owners for packet in h.packets):
+        owners = {packet.capture for packet in g.packets}
+        if h.first_ns - g.first_ns > within_ns or any(packet.capture in owners for packet in h.packets):
             return False
         g, h = (_fused(x.packets, ruler) for x in (g, h))
         between = max(g.after, h.after) - min(g.before, h.before) + 1
@@ -419,12 +417,12 @@ def _join_reordered(
     total = sum(map(len, paired))
     lacking = [total] * captures  # agreed packets that each capture lacks
     for packet in (packet for same in paired for g in same for packet in g.packets):
-        lacking[packet.owner] -= 1
+        lacking[packet.capture] -= 1
     if seen < EVIDENCE:
         return
 
     def explained(g: Group, h: Group) -> bool:
-        lost = lacking[min(p.owner for p in g.packets)] * lacking[min(p.owner for p in h.packets)]
+        lost = lacking[min(p.capture for p in g.packets)] * lacking[min(p.capture for p in h.packets)]
         return 2 * ruler.ruled > total and seen * total * total > ruler.ruled * lost
 
     for same in paired:

@@ -25,6 +25,8 @@ from ftnids import limits
 from ftnids.sync.messages import I64, U64
 
 BLOCK = 255  # samples of one knot
+SAMPLED = 8_192  # packets of one window that are looked at
+MIX = np.uint64(0x9E3779B97F4A7C15)
 KEPT = 1_024  # samples kept between fits
 FEW = 16  # fewer samples than that make no good fit
 THIN_NS = 1_000_000  # one sample in so long a time ...
@@ -32,16 +34,19 @@ THIN_LEAVES = 256  # ... when that leaves so many
 TRIM = 3  # a residual so many times that of nine samples in ten is no sample of this clock
 GATE = 4  # a sample so many tolerances away is not believed at once
 STEP = 63  # so many samples, and none near: the clock has stepped
-WANDER_PPM = 50  # by which an unobserved clock may wander
+WANDER_PPM = 50  # by which an unobserved clock may wander ...
+STEADY_PPM = 10  # ... and one whose drift is known
 DRIFT_SPAN_NS = 1_000_000_000  # samples must span this for their drift to count
-MAX_DRIFT = 500e-6
+STEEPEST = 500e-6  # drift
 HALF_LIFE_NS = 10e9  # the largest residual is forgotten so slowly: jitter shrinks in bursts and comes back
 
 
 class Clock:
     """One member's clock against the reference's.  All times are int64 ns."""
 
-    def __init__(self, offset_ns: int = 0, tolerance_ns: int = limits.MAX_TOLERANCE_NS, *, seeded: bool = False) -> None:
+    def __init__(
+        self, offset_ns: int = 0, tolerance_ns: int = limits.MAX_TOLERANCE_NS, *, seeded: bool = False
+    ) -> None:
         self._seed = offset_ns
         self._seed_tolerance = tolerance_ns
         self._seeded = seeded
@@ -50,7 +55,8 @@ class Clock:
         self._d: NDArray[np.float64] = np.empty(0)
         self._knot_t: NDArray[np.float64] = np.empty(0)
         self._knot_d: NDArray[np.float64] = np.empty(0)
-        self._base = self._drift = 0.0  # the straight line
+        self._base = self._drift = 0.0  # the straight line ...
+        self._reach = 0.0, 0.0  # ... and how far it is believed: as far beyond the samples as they span
         self._residual = 0.0
         self.refused = 0  # fits wider than MAX_TOLERANCE_NS
 
@@ -90,7 +96,8 @@ class Clock:
             start = self._seed_tolerance if self._seeded else min(self._seed_tolerance, limits.START_TOLERANCE_NS)
             tolerance = max(tolerance, start)
         if time_ns is not None:
-            tolerance += max(0.0, time_ns - self._origin - self._t[-1]) * WANDER_PPM * 1e-6
+            wander = STEADY_PPM if self._drift else WANDER_PPM
+            tolerance += max(0.0, time_ns - self._origin - self._t[-1]) * wander * 1e-6
         return min(round(tolerance), limits.MAX_TOLERANCE_NS)
 
     def learn(self, member_ns: I64, reference_ns: I64) -> None:
@@ -122,14 +129,12 @@ class Clock:
     def _offset(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
         if len(self._knot_t) == 0:
             return np.zeros(len(t))
-        first, last = self._knot_t[0], self._knot_t[-1]
-        span = last - first  # a drift says little further away than it was measured
-        line = self._base + self._drift * np.clip(t, first - span, last + span)
+        line = self._base + self._drift * np.clip(t, *self._reach)
         return line + np.interp(t, self._knot_t, self._knot_d)
 
     def _fit(self, t: NDArray[np.float64], d: NDArray[np.float64]) -> None:
         """Fit the samples, unless that needs a tolerance beyond all reason."""
-        previous = self._base, self._drift, self._knot_t, self._knot_d
+        previous = self._base, self._drift, self._reach, self._knot_t, self._knot_d
         held = self._residual * 0.5 ** ((t[-1] - self._t[-1]) / HALF_LIFE_NS) if len(self._t) else 0.0
         t, d = _thinned(t, d)
         self._shape(t, d)
@@ -141,7 +146,7 @@ class Clock:
             residual = np.abs(d - self._offset(t))
         largest = max(float(residual.max()), held)
         if 2 * largest + limits.TOLERANCE_FLOOR_NS > limits.MAX_TOLERANCE_NS:
-            self._base, self._drift, self._knot_t, self._knot_d = previous
+            self._base, self._drift, self._reach, self._knot_t, self._knot_d = previous
             self.refused += 1
             return
         self._residual = largest
@@ -150,6 +155,7 @@ class Clock:
     def _shape(self, t: NDArray[np.float64], d: NDArray[np.float64]) -> None:
         """The line, and the knots on it; an odd rest of samples leads, so that the newest block is whole."""
         self._base, self._drift = _line(t, d)
+        self._reach = 2 * t[0] - t[-1], 2 * t[-1] - t[0]
         rest = d - (self._base + self._drift * t)
         blocks, odd = divmod(len(t), BLOCK)
         knots = [(np.median(t[:odd]), np.median(rest[:odd]))] if odd >= FEW or blocks == 0 else []
@@ -175,7 +181,7 @@ def _line(t: NDArray[np.float64], d: NDArray[np.float64]) -> tuple[float, float]
     for _ in range(3):
         mean_t, mean_d = t[good].mean(), d[good].mean()
         away = t[good] - mean_t
-        drift = float(np.clip((away * (d[good] - mean_d)).sum() / (away * away).sum(), -MAX_DRIFT, MAX_DRIFT))
+        drift = float(np.clip((away * (d[good] - mean_d)).sum() / (away * away).sum(), -STEEPEST, STEEPEST))
         base = float(mean_d - drift * mean_t)
         residual = np.abs(d - (base + drift * t))
         good = residual <= TRIM * np.quantile(residual, 0.75)
@@ -183,12 +189,24 @@ def _line(t: NDArray[np.float64], d: NDArray[np.float64]) -> tuple[float, float]
 
 
 def common(hash_a: U64, hash_b: U64) -> tuple[I64, I64]:
-    """Indices into both of the hashes that are unique in each and in both, ordered by the first."""
-    a, at_a, count_a = np.unique(hash_a, return_index=True, return_counts=True)
-    b, at_b, count_b = np.unique(hash_b, return_index=True, return_counts=True)
-    a, at_a = a[count_a == 1], at_a[count_a == 1]
-    b, at_b = b[count_b == 1], at_b[count_b == 1]
+    """Indices into both of hashes that are unique in each and in both, ordered by the first.
+
+    Of large windows a sample: all packets of every so many hashes, so that unique stays unique.
+    """
+    share = max(len(hash_a), len(hash_b)) // SAMPLED
+    a, at_a = _unique(hash_a, share)
+    b, at_b = _unique(hash_b, share)
     _, in_a, in_b = np.intersect1d(a, b, assume_unique=True, return_indices=True)
-    left, right = at_a[in_a].astype(np.int64), at_b[in_b].astype(np.int64)
+    left, right = at_a[in_a], at_b[in_b]
     order = np.argsort(left)
     return left[order], right[order]
+
+
+def _unique(hashes: U64, share: int) -> tuple[U64, I64]:
+    """The hashes that occur once, sorted, and where; one hash in `share`."""
+    at = np.arange(len(hashes))
+    if share > 1:
+        at = np.flatnonzero((hashes * MIX) >> np.uint64(32) < np.uint64(2**32 // share))
+    values, first, count = np.unique(hashes[at], return_index=True, return_counts=True)
+    once = count == 1
+    return values[once], at[first[once]]

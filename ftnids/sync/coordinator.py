@@ -35,6 +35,7 @@ class Coordinator:
         start: dict[int, int],
         seq: int,
         number: int = 0,
+        floor_us: int = NEVER,
     ) -> None:
         self._settings = settings
         self._stream = stream
@@ -62,6 +63,7 @@ class Coordinator:
                 aligner=settings.aligner,
             ),
             start=start,
+            floor_us=floor_us,
         )
 
     def resume(self, install: Install, member: Member, holes: dict[int, I64]) -> None:
@@ -76,7 +78,7 @@ class Coordinator:
         hashes, time_us, holders = member.history(self._stream)
         if member.last is not None:
             settled = (hashes, time_us * 1000 - self.shift_ns, holders)
-            merger.resume(settled, install.cut_ns - self.shift_ns, member.time_us, self.shift_ns)
+            merger.resume(settled, install.cut_ns - self.shift_ns, self.shift_ns)
 
     def change(self, install: Install, members: tuple[int, ...]) -> None:
         """The next view of the same coordinator: members go and come."""
@@ -87,7 +89,7 @@ class Coordinator:
                 self._ends.discard(m)
         for m in members:
             if m not in self.members:
-                self.merger.add_member(m, None)
+                self.merger.add_member(m)
                 self.merger.set_offset(m, install.offset_ns[m] - self.shift_ns, install.tolerance_ns[m])
         self.members = members
         self._mask = sum(1 << m for m in members)

@@ -16,7 +16,7 @@ Every message names its view; one of another view changes nothing.  Assertions s
 from __future__ import annotations
 
 from ftnids.sync.actions import Action, Change, End, Note, Rejoin, Send, Start
-from ftnids.sync.coordinator import Coordinator
+from ftnids.sync.coordinator import NEVER, Coordinator
 from ftnids.sync.member import Member
 from ftnids.sync.membership import Membership, State
 from ftnids.sync.messages import (
@@ -279,8 +279,9 @@ class Engine:
             self._install, self._confirmed = install, set()
             begin = {m: install.start.get(m, 0) for m in self.members}
             begin[self.settings.me] = start
+            floor_us = self.member.time_us if self.member else NEVER
             self.coordinator = Coordinator(
-                self.settings, self._stream, self.view, self.members, begin, install.first_seq, install.number
+                self.settings, self._stream, self.view, self.members, begin, install.first_seq, install.number, floor_us
             )
             for m in self.members:
                 if m in install.offset_ns:

@@ -14,29 +14,34 @@ later comes behind it.  The *horizon* is a time: every member's watermark has pa
 than the tolerance and the reorder window, so nothing can come that belongs before it.
 
 Packets beyond the cut stay pending, in capture order; nothing settled is looked at again.  What comes
-in after its time was settled is dropped when the history shows it to be a copy that its
-sender lacked, else appended as late.
+in after its time was settled is dropped when the history shows it to be a copy that its sender
+lacked, else appended as late.
+
+Members send raw times; the clocks (`ftnids.sync.clocks`) are trained here, on the packets that a
+window shows a member to share with the reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
-import xxhash
+from numpy.typing import NDArray
 
 from ftnids import limits
-from ftnids.sync import align, clocks
+from ftnids.sync import align, clocks, summaries
 from ftnids.sync.history import History
 from ftnids.sync.jitter import Jitter
 from ftnids.sync.messages import I64, U8, U32, U64, Flag
-from ftnids.sync.pending import FOREVER, NEVER, Stream, Summary
+from ftnids.sync.pending import FOREVER, NEVER, Stream
+from ftnids.sync.rounds import Rounds
 
-CLEAN_WORTH = 1_024  # a clean stretch this long is settled by itself, a shorter one with the window it leads
-TRAIN = 63  # packets of a clean stretch that train the clocks ...
-TRAIN_WITHIN = 512  # ... out of its first
-AMBIGUOUS, LATE, CLAMPED = (np.uint8(f) for f in (Flag.AMBIGUOUS, Flag.LATE, Flag.CLAMPED))
+CLEAN_WORTH: Final = 1_024  # a clean stretch this long is settled by itself, a shorter one with what follows it
+TRAIN_WITHIN: Final = 512  # packets of a clean stretch that may train the clocks
+FLOOD_LOOK: Final = 16  # packets of an anchor that must differ from each other, at most
+AMBIGUOUS, LATE, CLAMPED = (np.uint8(flag) for flag in (Flag.AMBIGUOUS, Flag.LATE, Flag.CLAMPED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,31 +68,63 @@ class Settled:
     cut_ns: int = 0  # reference clock: all before it is settled
 
 
+@dataclass(slots=True)
+class _Window:
+    """A stretch of every live member's front, its times corrected."""
+
+    streams: list[Stream]
+    counts: list[int]
+    times: list[I64]  # on the reference clock
+    tolerances: list[int]
+    tolerance: int  # the widest
+
+    @property
+    def hashes(self) -> list[U64]:
+        return [stream.hash[:count] for stream, count in zip(self.streams, self.counts, strict=True)]
+
+    def merged_hashes(self, place: I64) -> U64:
+        """The hashes of merged packets, from any holder."""
+        hashes = np.zeros(len(place), np.uint64)
+        for column, own in enumerate(self.hashes):
+            here = place[:, column] >= 0
+            hashes[here] = own[place[here, column]]
+        return hashes
+
+
 class Merger:
-    """Merges the members' capture streams; `start` gives their first positions (default 0)."""
+    """Merges the members' capture streams.
+
+    `start` gives each member's first position (default 0).  `floor_us` is the agreed time below
+    which none may be put out: the last one of the view before.
+    """
 
     def __init__(
-        self, members: Sequence[int], reference: int, settings: Settings, *, start: Mapping[int, int] | None = None
+        self,
+        members: Sequence[int],
+        reference: int,
+        settings: Settings,
+        *,
+        start: Mapping[int, int] | None = None,
+        floor_us: int = NEVER,
     ) -> None:
         if reference not in members:
             raise ValueError(f"the reference {reference} is not one of the members {list(members)}")
         self.members = tuple(members)
         self.reference = reference
         self._settings = settings
-        self._merge = align.aligner(settings.aligner)
+        self._align = align.aligner(settings.aligner)
         self._streams = {m: Stream((start or {}).get(m, 0), clocks.Clock()) for m in members}
         self._streams[reference].clock.set_offset(0, 0)
         self._live = list(members)
         self._history = History()
+        self._rounds = Rounds(settings.k, settings.max_desync)
         self._cut_ns = NEVER
-        self._last_us = NEVER
+        self._last_us = floor_us
         self._shift_ns = 0
         self._jitter = Jitter(settings.reorder_ns)
-        self._unplaced: set[int] = set()
-        self._wanted: list[tuple[int, int, int]] = []
+        self._unplaced: set[int] = set()  # members whose stream's beginning is not known yet
+        self._unknown: list[tuple[int, int, int]] = []
         self.ambiguous = self.late = self.clamped = 0
-        self.rounds = self.dirty_rounds = self.desync_level = self.max_desync = 0
-        self._round_left = 0  # packets short of a whole round
 
     # -- what comes in -------------------------------------------------------------------------
 
@@ -114,35 +151,34 @@ class Merger:
         if member != self.reference:
             self._streams[member].clock.set_offset(offset_ns, tolerance_ns)
 
-    def resume(self, history: tuple[U64, I64, U32], cut_ns: int, last_us: int, shift_ns: int) -> None:
+    def resume(self, history: tuple[U64, I64, U32], cut_ns: int, shift_ns: int) -> None:
         """Go on where another merger stopped.
 
         `history`: hashes, times (ns, reference clock) and holders (bit mask over members) of the last settled packets;
-        `cut_ns`: all before it is settled (reference clock); `last_us`: the last agreed time; `shift_ns`: what to add to the
-        reference clock for the clock of the agreed times.
+        `cut_ns`: all before it is settled (reference clock); `shift_ns`: what to add to the reference clock for the
+        clock of the agreed times.
         """
         hashes, times, members = history
         holders = np.zeros(len(members), np.uint32)
         for column, member in enumerate(self.members):
             holders |= ((members >> np.uint32(member)) & np.uint32(1)) << np.uint32(column)
         self._history.append(hashes, times, holders)
-        self._cut_ns, self._last_us, self._shift_ns = cut_ns, last_us, shift_ns
+        self._cut_ns, self._shift_ns = cut_ns, shift_ns
 
     def taken(self, member: int, positions: I64) -> None:
         """Positions of `member` that decisions before this merger have consumed out of turn."""
         self._streams[member].taken = positions
 
-    def add_member(self, member: int, start: int | None) -> None:
-        """Go on with one more member, whose stream begins at `start` (None: where its first report does)."""
+    def add_member(self, member: int) -> None:
+        """Go on with one more member, whose stream begins where its first report does."""
         if member not in self.members:
             self.members = (*self.members, member)
         self._live = [m for m in self.members if m in self._live or m == member]
-        self._streams[member] = Stream(start or 0, clocks.Clock())
-        if start is None:
-            self._unplaced.add(member)
+        self._streams[member] = Stream(0, clocks.Clock())
+        self._unplaced.add(member)
 
     def place(self, member: int, position: int) -> None:
-        """The first report of a member whose start was not known."""
+        """The first report of a member that was added says where its stream begins."""
         if member in self._unplaced:
             self._unplaced.discard(member)
             self._streams[member].reported = position
@@ -174,8 +210,7 @@ class Merger:
 
     def tolerance_ns(self, member: int) -> int:
         """How far the member's corrected times may err."""
-        clock = self._streams[member].clock
-        return max(clock.tolerance_ns(), self._jitter.tolerance_ns(self._cut_ns))
+        return max(self._streams[member].clock.tolerance_ns(), self._jitter.tolerance_ns(self._cut_ns))
 
     def history(self) -> tuple[U64, I64]:
         """Hashes and times (ns, reference clock) of the last settled packets, oldest first."""
@@ -183,7 +218,27 @@ class Merger:
 
     def wanted(self) -> list[tuple[int, int, int]]:
         """Summarised stretches (member, position, count) that must be known in detail."""
-        return list(self._wanted)
+        return list(self._unknown)
+
+    @property
+    def rounds(self) -> int:
+        """Comparisons of k packets."""
+        return self._rounds.rounds
+
+    @property
+    def dirty_rounds(self) -> int:
+        """Rounds in which some member lacked a packet."""
+        return self._rounds.dirty_rounds
+
+    @property
+    def desync_level(self) -> int:
+        """By how many clusters the dirty window has grown without an anchor."""
+        return self._rounds.desync_level
+
+    @property
+    def max_desync(self) -> int:
+        """The highest desync level so far."""
+        return self._rounds.max_desync
 
     # -- deciding ----------------------------------------------------------------------------------
 
@@ -192,172 +247,181 @@ class Merger:
         streams = [self._streams[m] for m in self._live]
         for stream in streams:
             stream.fold()
-        self._resolve_summaries()
-        clean = self._clean(streams)
+        self._resolve()
         shortest = min(min(len(s.position) for s in streams), limits.MAX_WINDOW)
+        clean = self._clean(streams, shortest)
         if clean and (clean == shortest or clean >= CLEAN_WORTH):
             return self._settle_clean(streams, clean)
-        return self._settle_dirty(streams) or (self._settle_clean(streams, clean) if clean else None)
+        settled = self._settle_dirty(streams)
+        return self._settle_clean(streams, clean) if settled is None and clean else settled
 
-    def _corrected(self, stream: Stream, count: int) -> I64:
-        return stream.clock.correct(stream.time_ns[:count])
-
-    def _clean(self, streams: list[Stream]) -> int:
-        """Length of the stretch in which all members' next packets are equal and agree in time."""
+    def _resolve(self) -> None:
         reference = self._streams[self.reference]
-        count = min(min(len(s.position) for s in streams), limits.MAX_WINDOW)
+        self._unknown = []
+        for member in self._live:
+            stream = self._streams[member]
+            if stream.behind and stream is not reference:
+                unknown = summaries.resolve(stream, reference)
+                self._unknown += [(member, summary.position, summary.count) for summary in unknown]
+
+    def _window(self, streams: list[Stream], counts: list[int]) -> _Window:
+        wide = self._jitter.tolerance_ns(self._cut_ns)
+        tolerances = [
+            max(stream.clock.tolerance_ns(int(stream.time_ns[count // 2]) if count else None), wide)
+            for stream, count in zip(streams, counts, strict=True)
+        ]
+        times = [stream.clock.correct(stream.time_ns[:count]) for stream, count in zip(streams, counts, strict=True)]
+        return _Window(streams, counts, times, tolerances, max(tolerances))
+
+    def _clean(self, streams: list[Stream], count: int) -> int:
+        """Length, at most `count`, of the stretch in which all members' next packets are equal and agree in time."""
+        reference = self._streams[self.reference]
         for stream in streams:
-            if stream is reference or count == 0:
+            if stream is reference:
                 continue
             count = _leading(reference.hash[:count] == stream.hash[:count])
-            if count == 0:
-                break
-            if not stream.clock.known:
+            if count == 0 or not stream.clock.known:
                 return 0
-            times = self._corrected(stream, count)
+            away = np.abs(stream.clock.correct(stream.time_ns[:count]) - reference.time_ns[:count])
             tolerance = stream.clock.tolerance_ns(int(stream.time_ns[count - 1]))
-            tolerance = max(tolerance, self._jitter.tolerance_ns(self._cut_ns))
-            count = _leading(np.abs(times - reference.time_ns[:count]) <= tolerance)
+            count = _leading(away <= max(tolerance, self._jitter.tolerance_ns(self._cut_ns)))
         return count
 
     def _settle_clean(self, streams: list[Stream], count: int) -> Settled:
-        reference = self._streams[self.reference]
-        total = np.zeros(count, np.int64)
-        places = np.full((count, len(self.members)), -1, np.int64)
-        for stream, member in zip(streams, self._live, strict=True):
-            total += self._corrected(stream, count) - reference.time_ns[:count]
-            places[:, self.members.index(member)] = stream.position[:count]
-        time = np.maximum.accumulate(reference.time_ns[:count] + total // len(streams))
-        hashes = reference.hash[:count]
-        pick = _unique(hashes[:TRAIN_WITHIN])[:TRAIN]
-        for stream in streams:
-            if stream is not reference:
-                stream.clock.learn(stream.time_ns[pick], reference.time_ns[pick])
-        self._count_rounds(np.ones(count, bool), 0)
-        for stream in streams:
-            stream.consume_front(count)
-        return self._emit(hashes, time, places, np.zeros(count, np.uint8), int(time[-1]))
+        """Settle a clean stretch: the times are the members' mean."""
+        window = self._window(streams, [count] * len(streams))
+        time = np.maximum.accumulate(_mean(window.times))
+        pick = _once(streams[0].hash[: min(count, TRAIN_WITHIN)])
+        self._train(streams, {id(stream): (pick, pick) for stream in streams})
+        self._rounds.clean()
+        place = np.repeat(np.arange(count)[:, None], len(streams), axis=1)
+        return self._settle(window, align.Merged(place, time, np.zeros(count, np.uint8)), int(time[-1]))
 
     def _settle_dirty(self, streams: list[Stream]) -> Settled | None:
+        """Align all that is pending and settle it up to the last anchor or the horizon."""
         counts = [min(len(s.position), limits.MAX_WINDOW) for s in streams]
         if not any(counts):
             return None
-        self._train(streams, counts)
-        tolerances = [s.clock.tolerance_ns(int(s.time_ns[c - 1]) if c else None) for s, c in zip(streams, counts, strict=True)]
-        horizon = self._horizon(streams, counts, max(tolerances))
-        times = [self._corrected(s, c) for s, c in zip(streams, counts, strict=True)]
-        if min(len(t) for t in times) == 0 and min(int(t[0]) for t in times if len(t)) > horizon:
-            return None
-        wide = self._jitter.tolerance_ns(self._cut_ns)
-        hashes = [s.hash[:c] for s, c in zip(streams, counts, strict=True)]
-        merged = self._align(hashes, times, [max(t, wide) for t in tolerances])
-        here = merged.place >= 0
-        holders = (here << np.arange(len(streams), dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
-        wider = self._jitter.look(self._hashes(merged, streams), merged.time_ns, holders, max(*tolerances, wide))
-        if wider > wide:
-            merged = self._align(hashes, times, [max(t, wider) for t in tolerances])
-        self._train_merged(streams, merged)
-        count = self._cut(merged, streams, horizon)
+        reference = self._streams[self.reference]
+        ours = reference.hash[: limits.MAX_WINDOW]
+        self._train(streams, {id(s): clocks.common(s.hash[: limits.MAX_WINDOW], ours) for s in streams})
+        window = self._window(streams, counts)
+        horizon = self._horizon(window)
+        if not all(counts) and min(int(times[0]) for times in window.times if len(times)) > horizon:
+            return None  # no anchor, and nothing before the horizon
+        merged = self._merged(window)
+        wide = self._late_stamps(window, merged)
+        if wide > window.tolerance:
+            window.tolerances = [max(tolerance, wide) for tolerance in window.tolerances]
+            window.tolerance = wide
+            merged = self._merged(window)
+        self._train_certain(window, merged)
+        count = self._cut(merged, window, horizon)
         if count == 0:
             return None
-        return self._settle_merged(streams, merged, count, horizon, max(tolerances))
+        cut = horizon if count == len(merged.place) and horizon != FOREVER else int(merged.time_ns[count - 1])
+        return self._settle(
+            window, align.Merged(merged.place[:count], merged.time_ns[:count], merged.flags[:count]), cut
+        )
 
-    def _align(self, hashes: list[U64], times: list[I64], tolerances: list[int]) -> align.Merged:
-        return self._merge(hashes, times, tolerances, self._settings.reorder_ns, self._settings.reorder_places)
+    def _merged(self, window: _Window) -> align.Merged:
+        reorder = self._settings.reorder_ns, self._settings.reorder_places
+        return self._align(window.hashes, window.times, window.tolerances, *reorder)
 
-    def _train(self, streams: list[Stream], counts: list[int]) -> None:
+    def _late_stamps(self, window: _Window, merged: align.Merged) -> int:
+        """The tolerance that late stamps in this window call for, or 0."""
+        here = merged.place >= 0
+        if here.all():
+            return 0
+        holders = (here * (1 << np.arange(here.shape[1]))).sum(axis=1).astype(np.uint32)
+        return self._jitter.look(window.merged_hashes(merged.place), merged.time_ns, holders, window.tolerance)
+
+    def _train(self, streams: list[Stream], pairs: Mapping[int, tuple[I64, I64]]) -> None:
+        """Train the clocks on packets of each stream and the reference, by index; made-up times are left out."""
         reference = self._streams[self.reference]
-        at = streams.index(reference)
-        for stream, count in zip(streams, counts, strict=True):
-            if stream is not reference and count and counts[at]:
-                theirs, ours = clocks.common(stream.hash[:count], reference.hash[: counts[at]])
-                stream.clock.learn(stream.time_ns[theirs], reference.time_ns[ours])
+        for stream in streams:
+            if stream is not reference:
+                theirs, ours = pairs[id(stream)]
+                own = stream.measured[theirs]
+                stream.clock.learn(stream.time_ns[theirs[own]], reference.time_ns[ours[own]])
 
-    def _train_merged(self, streams: list[Stream], merged: align.Merged) -> None:
+    def _train_certain(self, window: _Window, merged: align.Merged) -> None:
         """Keep the clocks known through floods, in which no hash is unique but time tells packets apart."""
-        at = streams.index(self._streams[self.reference])
-        certain = (merged.place[:, at] >= 0) & (merged.flags == 0)
-        for column, stream in enumerate(streams):
-            if column != at:
-                pairs = merged.place[certain & (merged.place[:, column] >= 0)]
-                stream.clock.learn(stream.time_ns[pairs[:, column]], streams[at].time_ns[pairs[:, at]])
+        at = window.streams.index(self._streams[self.reference])
+        pairs = {}
+        for column, stream in enumerate(window.streams):
+            both = (merged.place[:, at] >= 0) & (merged.place[:, column] >= 0) & (merged.flags == 0)
+            pairs[id(stream)] = merged.place[both, column], merged.place[both, at]
+        self._train(window.streams, pairs)
 
-    def _horizon(self, streams: list[Stream], counts: list[int], tolerance: int) -> int:
-        """Corrected time before which nothing can come any more."""
+    def _horizon(self, window: _Window) -> int:
+        """The time, on the reference clock, before which nothing can come any more."""
         least = FOREVER
-        for stream, count in zip(streams, counts, strict=True):
+        for stream, count in zip(window.streams, window.counts, strict=True):
             raw = stream.known_until(count)
             if raw == NEVER:
                 return NEVER
             if raw != FOREVER:
                 least = min(least, raw + stream.clock.offset_ns(raw))
-        return least if least == FOREVER else least - max(tolerance, self._settings.reorder_ns)
+        return least if least == FOREVER else least - max(window.tolerance, self._settings.reorder_ns)
 
-    def _cut(self, merged: align.Merged, streams: list[Stream], horizon: int) -> int:
+    def _cut(self, merged: align.Merged, window: _Window, horizon: int) -> int:
         """How many merged packets can be settled: up to the last anchor or up to the horizon."""
-        by_time = int(np.searchsorted(merged.time_ns, horizon, side="right"))
-        full = (merged.place >= 0).all(axis=1)
-        step = np.zeros(len(full), bool)  # the packet follows its predecessor in every capture
-        step[1:] = full[1:] & full[:-1]
-        for column, stream in enumerate(streams):
-            position = np.where(full, stream.position[merged.place[:, column]] if len(stream.position) else -1, -1)
-            step[1:] &= np.diff(position) == 1
-        hashes = self._hashes(merged, streams)
-        anchors = _anchors(full, step, hashes, self._settings.l)
-        self._desync(anchors, len(full))
+        full = np.asarray((merged.place >= 0).all(axis=1))
+        follows = full.copy()  # the packet before it, in every capture
+        follows[:1] = False
+        for column, stream in enumerate(window.streams):
+            if len(stream.position):
+                follows[1:] &= np.diff(stream.position[merged.place[:, column]]) == 1
+        follows[1:] &= full[:-1]
+        anchors = _anchors(full, follows, window.merged_hashes(merged.place), self._settings.l)
+        self._rounds.window(anchors, len(full))
         by_anchor = int(anchors[-1]) + 1 if len(anchors) else 0
-        return max(by_time, by_anchor)
-
-    def _hashes(self, merged: align.Merged, streams: list[Stream]) -> U64:
-        hashes = np.zeros(len(merged.place), np.uint64)
-        for column, stream in enumerate(streams):
-            here = merged.place[:, column] >= 0
-            hashes[here] = stream.hash[merged.place[here, column]]
-        return hashes
-
-    def _desync(self, anchors: I64, length: int) -> None:
-        """The paper's desync level: by how many clusters the window has grown without an anchor."""
-        ends = np.concatenate([[0], anchors, [length]])
-        k, limit = self._settings.k, self._settings.max_desync
-        self.desync_level = min(int(ends[-1] - ends[-2]) // k, limit)
-        self.max_desync = max(self.max_desync, min(int(np.diff(ends).max()) // k, limit))
-
-    def _settle_merged(
-        self, streams: list[Stream], merged: align.Merged, count: int, horizon: int, tolerance: int
-    ) -> Settled:
-        place = merged.place[:count]
-        here = place >= 0
-        hashes = self._hashes(merged, streams)[:count]
-        self._count_rounds(here.all(axis=1), len(merged.place) - count)
-        places = np.full((count, len(self.members)), -1, np.int64)
-        for column, (stream, member) in enumerate(zip(streams, self._live, strict=True)):
-            held = here[:, column]
-            places[held, self.members.index(member)] = stream.position[place[held, column]]
-        for column, stream in enumerate(streams):
-            stream.consume(place[here[:, column], column])
-        cut = horizon if count == len(merged.place) and horizon != FOREVER else int(merged.time_ns[count - 1])
-        return self._emit(hashes, merged.time_ns[:count], places, merged.flags[:count].copy(), cut, tolerance)
+        return max(by_anchor, int(np.searchsorted(merged.time_ns, horizon, side="right")))
 
     # -- putting out -------------------------------------------------------------------------------
 
-    def _emit(self, hashes: U64, time: I64, places: I64, flags: U8, cut: int, tolerance: int = 0) -> Settled:
-        """Drop late duplicates, mark what is late, make agreed times, remember."""
-        here = places >= 0
-        holders: U32 = (here.astype(np.uint32) << np.arange(len(self.members), dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
-        skipped: dict[int, I64] = {}
-        overdue = np.flatnonzero((time <= self._cut_ns + tolerance) & ~here.all(axis=1)) if self._cut_ns != NEVER else np.empty(0, np.int64)
-        if len(overdue):
-            claims = np.array(self._history.claim(hashes[overdue], time[overdue], holders[overdue], tolerance))
-            drop = overdue[claims >= 0]
-            if len(drop):
-                for column, member in enumerate(self.members):
-                    positions = places[drop, column]
-                    skipped[member] = positions[positions >= 0]
-                keep = np.ones(len(time), bool)
-                keep[drop] = False
-                hashes, time, places, flags, holders = hashes[keep], time[keep], places[keep], flags[keep], holders[keep]
+    def _settle(self, window: _Window, merged: align.Merged, cut_ns: int) -> Settled:
+        """Consume merged packets: drop late duplicates, mark what is late, make agreed times, remember."""
+        here = merged.place >= 0
+        hashes = window.merged_hashes(merged.place)
+        places = np.full((len(here), len(self.members)), -1, np.int64)
+        for column, (stream, member) in enumerate(zip(window.streams, self._live, strict=True)):
+            index = merged.place[here[:, column], column]
+            places[here[:, column], self.members.index(member)] = stream.position[index]
+            stream.consume(index)
+        holders = ((places >= 0) * (1 << np.arange(len(self.members)))).sum(axis=1).astype(np.uint32)
+        full = np.asarray(here.all(axis=1))
+        keep = ~self._duplicates(hashes, merged.time_ns, holders, full, window.tolerance)
+        skipped = {}
+        for column, member in enumerate(self.members):
+            gone = places[~keep, column]
+            skipped[member] = gone[gone >= 0]
+        self._rounds.settle(full[keep])
+        time, flags = merged.time_ns[keep], merged.flags[keep]
         if self._cut_ns != NEVER:
-            flags[time < self._cut_ns - tolerance] |= LATE
+            flags[time < self._cut_ns - window.tolerance] |= LATE
+        self._history.append(hashes[keep], time, holders[keep])
+        self._cut_ns = max(self._cut_ns, cut_ns)
+        agreed = self._agreed_times(time, flags)
+        return Settled(hashes[keep], agreed, places[keep], flags, skipped, self._cut_ns)
+
+    def _duplicates(
+        self, hashes: U64, time: I64, holders: U32, full: NDArray[np.bool_], tolerance: int
+    ) -> NDArray[np.bool_]:
+        """Which packets are late copies of settled ones, whose members lacked them."""
+        duplicate = np.zeros(len(full), np.bool_)
+        if self._cut_ns != NEVER:
+            settings = self._settings
+            reach = max(tolerance, settings.reorder_ns)
+            overdue = np.flatnonzero((time <= self._cut_ns + reach) & ~full)
+            late = hashes[overdue], time[overdue], holders[overdue]
+            claims = self._history.claim(*late, self._cut_ns, tolerance, settings.reorder_ns, settings.reorder_places)
+            duplicate[overdue] = np.array(claims, np.int64) >= 0
+        return duplicate
+
+    def _agreed_times(self, time: I64, flags: U8) -> I64:
+        """Whole us, never decreasing; marks what had to be raised, and counts."""
         natural = (time + self._shift_ns + 500) // 1000
         agreed = np.maximum(natural, self._last_us)
         flags[agreed > natural] |= CLAMPED
@@ -366,78 +430,34 @@ class Merger:
         self.ambiguous += int(np.count_nonzero(flags & AMBIGUOUS))
         self.late += int(np.count_nonzero(flags & LATE))
         self.clamped += int(np.count_nonzero(flags & CLAMPED))
-        self._history.append(hashes, time, holders)
-        self._cut_ns = max(self._cut_ns, cut)
-        return Settled(hashes, agreed, places, flags, skipped, self._cut_ns)
-
-    def _count_rounds(self, clean: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], undecided: int) -> None:
-        """Count a round for every k packets settled; it is dirty when a member lacks one of them."""
-        k = self._settings.k
-        total = self._round_left + len(clean)
-        self.rounds += total // k
-        dirty = np.flatnonzero(~clean)
-        self.dirty_rounds += len(np.unique((dirty + self._round_left) // k))
-        self._round_left = total % k
-        if undecided == 0 and len(dirty) == 0:
-            self.desync_level = 0
-
-    # -- summaries -------------------------------------------------------------------------------------
-
-    def _resolve_summaries(self) -> None:
-        """Know summaries by the reference's packets where they are equal; ask for the others."""
-        self._wanted = []
-        reference = self._streams[self.reference]
-        for member in self._live:
-            stream = self._streams[member]
-            if stream is reference:
-                continue
-            while stream.behind and isinstance(stream.behind[0], Summary):
-                summary = stream.behind[0]
-                at = len(stream.position)
-                if at + summary.count > len(reference.position):
-                    break
-                if not self._in_step(stream, reference, at) or not self._equal(stream, reference, at, summary):
-                    self._wanted.append((member, summary.position, summary.count))
-                    break
-                part = slice(at, at + summary.count)
-                offset = stream.clock.offset_ns(summary.first_ns)
-                times = np.clip(reference.time_ns[part] - offset, summary.first_ns, summary.last_ns)
-                times[0], times[-1] = summary.first_ns, summary.last_ns
-                stream.answer(summary.position, reference.hash[part], times)
-                stream.fold()
-
-    def _in_step(self, stream: Stream, reference: Stream, count: int) -> bool:
-        return bool((stream.hash == reference.hash[:count]).all())
-
-    def _equal(self, stream: Stream, reference: Stream, at: int, summary: Summary) -> bool:
-        part = reference.hash[at : at + summary.count]
-        if xxhash.xxh3_64_intdigest(np.ascontiguousarray(part).tobytes()) != summary.cluster:
-            return False
-        ends = stream.clock.correct(np.array([summary.first_ns, summary.last_ns]))
-        tolerance = stream.clock.tolerance_ns(summary.last_ns)
-        ours = reference.time_ns[[at, at + summary.count - 1]]
-        return not stream.clock.known or bool((np.abs(ends - ours) <= tolerance).all())
+        return agreed
 
 
-def _leading(equal: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> int:
+def _mean(times: Sequence[I64]) -> I64:
+    """The mean of arrays whose sum may not fit."""
+    away = [own - times[0] for own in times]
+    return times[0] + sum(away[1:], away[0]) // len(times)
+
+
+def _leading(equal: NDArray[np.bool_]) -> int:
     """How many leading elements are true."""
     return len(equal) if equal.all() else int(equal.argmin())
 
 
-def _unique(hashes: U64) -> I64:
+def _once(hashes: U64) -> I64:
     """Indices of the hashes that occur once, in order."""
     _, first, count = np.unique(hashes, return_index=True, return_counts=True)
     return np.sort(first[count == 1])
 
 
-def _anchors(full: np.ndarray, step: np.ndarray, hashes: U64, length: int) -> I64:
-    """Indices at which a run of `length` different packets ends that all captures hold contiguously."""
-    fresh = full.copy()  # no equal packet within `length` before it: floods make no anchors
-    for back in range(1, min(length, len(hashes))):
+def _anchors(full: NDArray[np.bool_], follows: NDArray[np.bool_], hashes: U64, length: int) -> I64:
+    """Indices at which a run of `length` different packets ends that all captures hold contiguously.
+
+    A packet equal to one of the few before it starts a new run: floods make no anchors.
+    """
+    fresh = full.copy()
+    for back in range(1, min(length, FLOOD_LOOK, len(hashes))):
         fresh[back:] &= hashes[back:] != hashes[:-back]
-    run = step & fresh
-    if length == 1:
-        return np.flatnonzero(full & fresh)
-    broken = np.concatenate([[-1], np.flatnonzero(~run)])
-    since = np.arange(len(run)) - broken[np.searchsorted(broken, np.arange(len(run)), side="right") - 1]
-    return np.flatnonzero(run & (since >= length - 1))
+    index = np.arange(len(full))
+    starts = np.maximum.accumulate(np.where(follows & fresh, -1, index))  # where the run that a packet is in began
+    return np.flatnonzero(full & fresh & (index - starts >= length - 1))

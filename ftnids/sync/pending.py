@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ftnids.sync.clocks import Clock
 from ftnids.sync.messages import I64, U64
@@ -21,6 +23,7 @@ class Detail:
     position: I64
     hash: U64
     time_ns: I64
+    measured: NDArray[np.bool_]  # the times are the member's own, not made from the reference's
 
     def __len__(self) -> int:
         return len(self.position)
@@ -35,6 +38,7 @@ class Summary:
     cluster: int
     first_ns: int
     last_ns: int
+    unknown: bool = False  # the reference has no such packets: they must be asked for
 
     def __len__(self) -> int:
         return self.count
@@ -55,6 +59,7 @@ class Stream:
         self.position: I64 = np.empty(0, np.int64)
         self.hash: U64 = np.empty(0, np.uint64)
         self.time_ns: I64 = np.empty(0, np.int64)
+        self.measured: NDArray[np.bool_] = np.empty(0, np.bool_)
         self.behind: deque[Detail | Summary] = deque()
         self.taken: I64 = np.empty(0, np.int64)  # positions that an earlier view consumed out of turn
         self._fresh: list[Detail] = []  # joined to the front when it is next looked at
@@ -65,7 +70,10 @@ class Stream:
         self.fold()
         if len(self.position):
             return int(self.position[0])
-        return int(self.behind[0].position) if self.behind else self.reported  # type: ignore[arg-type]
+        if self.behind:
+            assert isinstance(self.behind[0], Summary)
+            return self.behind[0].position
+        return self.reported
 
     @property
     def pending(self) -> int:
@@ -78,7 +86,8 @@ class Stream:
         if known >= len(hashes):
             return
         count = len(hashes) - known
-        detail = Detail(np.arange(self.reported, self.reported + count), hashes[known:], times[known:])
+        positions = np.arange(self.reported, self.reported + count)
+        detail = Detail(positions, hashes[known:], times[known:], np.ones(count, np.bool_))
         (self.behind if self.behind else self._fresh).append(detail)
         self.reported += count
 
@@ -98,28 +107,37 @@ class Stream:
             raise ValueError(f"report starts at position {position}, expected {self.reported}")
         return min(self.reported - position, count)
 
-    def answer(self, position: int, hashes: U64, times: I64) -> None:
-        """Put details in the place of the summaries that [position, position + len(hashes)) covers."""
+    def answer(self, position: int, hashes: U64, times: I64, *, measured: bool = True) -> None:
+        """Put details in the place of the summaries that [position, position + len(hashes)) covers.
+
+        `measured`: all times are the member's own; else only those of the first and the last packet.
+        """
         end = position + len(hashes)
         for i, part in enumerate(self.behind):
             if isinstance(part, Summary) and position <= part.position and part.position + part.count <= end:
-                at = part.position - position
-                self.behind[i] = Detail(
-                    np.arange(part.position, part.position + part.count),
-                    hashes[at : at + part.count],
-                    times[at : at + part.count],
-                )
+                own = np.full(part.count, measured)
+                own[[0, -1]] = True
+                at = slice(part.position - position, part.position - position + part.count)
+                positions = np.arange(part.position, part.position + part.count)
+                self.behind[i] = Detail(positions, hashes[at], times[at], own)
+
+    def summaries(self, limit: int) -> list[Summary]:
+        """The first `limit` unanswered summaries."""
+        found = (part for part in self.behind if isinstance(part, Summary))
+        return list(islice(found, limit))
 
     def fold(self) -> None:
         """Bring the front up to the first unanswered summary."""
-        while self.behind and isinstance(self.behind[0], Detail):
-            self._fresh.append(self.behind.popleft())  # type: ignore[arg-type]
+        while self.behind and isinstance(part := self.behind[0], Detail):
+            self._fresh.append(part)
+            self.behind.popleft()
         if self._fresh:
-            parts = [Detail(self.position, self.hash, self.time_ns), *self._fresh]
+            parts = [Detail(self.position, self.hash, self.time_ns, self.measured), *self._fresh]
             self._fresh = []
             self.position = np.concatenate([p.position for p in parts])
             self.hash = np.concatenate([p.hash for p in parts])
             self.time_ns = np.maximum.accumulate(np.concatenate([p.time_ns for p in parts]))
+            self.measured = np.concatenate([p.measured for p in parts])
             if len(self.taken):
                 self.consume(np.flatnonzero(np.isin(self.position, self.taken)))
                 self.taken = self.taken[self.taken >= self.reported]
@@ -134,18 +152,14 @@ class Stream:
             return summary.first_ns - 1
         return FOREVER if self.ended else self.watermark_ns
 
-    def consume_front(self, count: int) -> None:
-        """Drop the first `count` packets."""
-        self.position, self.hash, self.time_ns = self.position[count:], self.hash[count:], self.time_ns[count:]
-
     def consume(self, indices: I64) -> None:
         """Drop the packets at `indices` of the front, in any order."""
         count = len(indices)
         if count == 0:
             return
-        if int(indices.max()) == count - 1:
-            self.consume_front(count)
-            return
-        keep = np.ones(len(self.position), bool)
-        keep[indices] = False
-        self.position, self.hash, self.time_ns = self.position[keep], self.hash[keep], self.time_ns[keep]
+        keep: slice | NDArray[np.bool_] = slice(count, None)
+        if int(indices.max()) >= count:  # no prefix: packets consumed out of turn leave holes
+            keep = np.ones(len(self.position), np.bool_)
+            keep[indices] = False
+        self.position, self.hash = self.position[keep], self.hash[keep]
+        self.time_ns, self.measured = self.time_ns[keep], self.measured[keep]

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ftnids.core import RandomDrop
+from ftnids.core import RandomDrop, splitmix64
 from ftnids.core.capture import Capture
 from ftnids.core.ring import Ring
 from ftnids.errors import CaptureError
@@ -115,6 +116,40 @@ def test_injected_drops(wire: Wire, listen: Listen, seed: int) -> None:
     run_until(source, ring, lambda: source.captured + source.injected_drops == 500)
     kept = [n for n, lost in enumerate(RandomDrop(0.3, 2, seed).decide(500).tolist()) if not lost]
     assert [one[1] for one in contents(ring, 0, ring.head)] == [frame(n) for n in kept]
+
+
+def test_injected_clock_error(wire: Wire, listen: Listen, seed: int) -> None:
+    """Against a capture of the same packets without it; both read the clocks for themselves, within `slack`."""
+    offset, jitter, slack = -3600 * 10**9, 10**10, 10**8
+    plain, true_ring = listen()
+    source, ring = listen(clock_offset_ns=offset, jitter_ns=jitter, seed=seed)
+    for start in range(0, 200, 10):
+        wire.send([frame(n) for n in range(start, start + 10)])
+        run_until(plain, true_ring, lambda wanted=start + 10: true_ring.head == wanted)  # type: ignore[misc]
+        run_until(source, ring, lambda wanted=start + 10: ring.head == wanted)  # type: ignore[misc]
+    draws = [splitmix64(seed + n * 0x9E3779B97F4A7C15) for n in range(200)]
+    late = np.array([(draw >> 1) * (jitter + 1) >> 63 for draw in draws])
+    expected = np.maximum.accumulate(true_ring.times(0, 200) + offset + late)
+    assert np.abs(ring.times(0, 200) - expected).max() < slack
+    assert abs(source.clock_ns - plain.clock_ns - offset) < slack
+
+
+def test_promises_hold_under_injected_clock_error(wire: Wire, listen: Listen, seed: int) -> None:
+    """No packet's time is below a watermark given before it came, and a quiet link's watermark passes every packet."""
+    source, ring = listen(clock_offset_ns=3600 * 10**9, jitter_ns=50_000_000, seed=seed)
+    given: list[tuple[int, int]] = []
+    for n in range(200):
+        wire.send([frame(n)])
+        run_until(source, ring, lambda wanted=n + 1: ring.head == wanted)  # type: ignore[misc]
+        given.append((ring.watermark_ns, ring.head))
+        source.run(ring, 1, n % 3)
+        given.append((ring.watermark_ns, ring.head))
+    times = ring.times(0, ring.head)
+    assert (np.diff(times) >= 0).all()
+    assert all((times[head:] >= watermark).all() for watermark, head in given)
+    assert given == sorted(given)
+    run_until(source, ring, lambda: ring.watermark_ns > times[-1])
+    assert ring.watermark_ns < source.clock_ns
 
 
 def test_vlan_tags_stay(wire: Wire, listen: Listen) -> None:

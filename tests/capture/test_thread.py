@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,9 +142,10 @@ def test_settings_of_a_file(tmp_path: Path, seed: int) -> None:
 def test_settings_of_an_interface(wire: Wire, capsys: pytest.CaptureFixture[str]) -> None:
     wire.ip(f"address add 10.99.0.1/24 dev {INSIDE}")
     with netns.entered(wire.namespace):
-        source = open_capture(Keys(interface=INSIDE, snaplen=200))
+        source = open_capture(Keys(interface=INSIDE, snaplen=200, clock_offset_us=10**9))
         assert [fault.cure for fault in preflight(INSIDE)] == [f"ip address flush dev {INSIDE}"]
     assert (source.linktype, source.snaplen) == (1, 200)
+    assert source.clock_ns > time.time_ns() + 900 * 10**9
     assert "10.99.0.1" in "".join(capsys.readouterr())
     source.close()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import structlog
 
 from ftnids.errors import FeedError
 from ftnids.feed import Ids, PcapFile, ids, sinks, tether
@@ -132,6 +133,27 @@ def test_runs_of_an_earlier_process_are_left_alone(bench: Bench) -> None:
     bench.feed.start()
     bench.finish()
     assert [run.number for run in supervisor.runs] == [5]
+
+
+def test_logs_of_the_newest_runs_stay(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "IDS_RUNS", 3)
+    folder = bench.folder / "log" / "ids"
+    others = {"run-x", "run-07", "else"}
+    for name in (*others, *(f"run-{number}" for number in (0, 1, 8, 9, 10))):
+        (folder / name / "files").mkdir(parents=True)
+        (folder / name / "files" / "1").touch()
+    (folder / "run-3").touch()  # is no folder, and cannot be removed as one
+    supervisor = bench.ids(die_at=400, runs=12)
+    with structlog.testing.capture_logs() as logs:
+        bench.feed.start()
+        assert {path.name for path in folder.iterdir()} == others | {"run-3", "run-9", "run-10", "run-11"}
+        bench.finish()
+    assert supervisor.deaths == 1
+    assert {path.name for path in folder.iterdir()} == others | {"run-3", "run-10", "run-11", "run-12"}
+    gone = [line["run"] for line in logs if line["event"] == "old IDS log removed"]
+    kept = [line["run"] for line in logs if line["event"] == "IDS log not removed"]
+    assert (gone, kept, supervisor.removed) == ([0, 1, 8, 9], [3, 3], 4)
+    assert [len(one) for one in seqs(supervisor)] == [399, bench.ring.agreed - supervisor.runs[1].base_seq]
 
 
 PARENT = """

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from ftnids import cli, counters
-from ftnids.lab import generate, leftovers
+from ftnids.alerts.compare import compare
+from ftnids.lab import generate, leftovers, reference
 from ftnids.lab.options import prepare
 from ftnids.lab.processes import wait_until
+from snort_adapter.launchers import launcher
 
 ATTACK_SIDS = {8400001, 8400002, 8400003, 8400004, 8400005}
 
@@ -62,6 +64,12 @@ def test_alerts_are_those_of_one_lossless_ids(tmp_path: Path, needs_suricata: Pa
     check_streams(tmp_path / "out", summary)
     check_alerts(tmp_path / "out", summary)
     assert summary["alert_differences"] == []
+    # And would it have noticed?
+    alerts = [json.loads(line) for line in (tmp_path / "out" / "alerts.jsonl").read_text().splitlines()]
+    raised = reference.read(launcher("suricata"), tmp_path / "out" / "reference")
+    assert len(raised) == summary["reference"]["alerts"] > 50
+    assert (compare(alerts[1:], raised).missing, compare(alerts[:-1], raised).spurious) == (1, 0)
+    assert compare(alerts, raised[1:]).spurious == 1
 
 
 def check_alerts(out: Path, summary: dict[str, Any]) -> None:
@@ -104,7 +112,19 @@ def test_behind_a_hub(tmp_path: Path, needs_suricata: Path) -> None:
 @pytest.mark.needs_root
 def test_a_replayed_file_into_a_former_directory(tmp_path: Path) -> None:
     generate.write(tmp_path / "x.pcap", seed=9, connections=100, lookups=100, seconds=2)
-    asked = ("--netns", "--pcap", str(tmp_path / "x.pcap"), "--pps", "2000", "--ids", "none", "--loss", "0.01")
+    asked = (
+        "--netns",
+        "--pcap",
+        str(tmp_path / "x.pcap"),
+        "--pps",
+        "2000",
+        "--ids",
+        "none",
+        "--loss",
+        "0.01",
+        "--clock-offset-us",
+        "300",
+    )
     prepare(tmp_path / "out")
     (tmp_path / "out" / "r7").mkdir()
     status, summary, told = lab(tmp_path / "out", *asked, "-n", "3")

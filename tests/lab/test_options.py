@@ -70,11 +70,6 @@ def test_bond_needs_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "CONFIG_BONDING" in refusal(tmp_path, netns=True, link="bond")
 
 
-def test_times_are_changed_of_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert "say --no-netns" in refusal(tmp_path, netns=True, jitter_us=5)
-
-
 def test_a_file_that_would_be_removed(tmp_path: Path) -> None:
     prepare(tmp_path)
     (tmp_path / "traffic.pcap").touch()

@@ -140,16 +140,15 @@ def histories(draw: st.DrawFn) -> m.History:
 
 @st.composite
 def installs(draw: st.DrawFn) -> m.Install:
-    size = draw(sizes)
     return m.Install(
         **{name: draw(values) for name, values in common.items()},
         installed=draw(views),
         members=draw(mask),
         first_seq=draw(number),
+        number=draw(st.integers(0, (1 << 32) - 1)),
         start=draw(per_member(number)),
-        log=draw(st.lists(decisions(), max_size=2)),
-        hash=draw(arrays(u64, np.uint64, size)),
-        time_ns=draw(arrays(i64, np.int64, size)),
+        void=draw(sizes.flatmap(numbers)),
+        cut_ns=draw(i64),
         offset_ns=draw(per_member(i64)),
         tolerance_ns=draw(per_member(number)),
     )
@@ -168,6 +167,7 @@ MESSAGES: dict[m.Kind, st.SearchStrategy[Any]] = {
         m.Heartbeat,
         **common,
         members=mask,
+        hears=mask,
         state=st.integers(0, 255),
         promised=st.integers(0, (1 << 32) - 1),
         watermark_ns=i64,
@@ -175,15 +175,24 @@ MESSAGES: dict[m.Kind, st.SearchStrategy[Any]] = {
         echo_ns=i64,
         held_ns=i64,
     ),
-    m.Kind.PROPOSE: st.builds(m.Propose, **common, proposed=views, members=mask),
+    m.Kind.PROPOSE: st.builds(
+        m.Propose,
+        **common,
+        proposed=views,
+        members=mask,
+        number=st.integers(0, (1 << 32) - 1),
+        log=st.lists(decisions(), max_size=2),
+    ),
     m.Kind.PROMISE: st.builds(
         m.Promise,
         **common,
         proposed=views,
         base=views,
+        number=st.integers(0, (1 << 32) - 1),
         log=st.lists(decisions(), max_size=2),
         missing=sizes.flatmap(numbers),
         consumed=number,
+        holes=sizes.flatmap(numbers),
     ),
     m.Kind.INSTALL: installs(),
     m.Kind.JOIN: st.builds(

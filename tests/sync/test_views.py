@@ -1,4 +1,4 @@
-"""What an operator fears: a replica dies, hangs, comes back.  The others go on, and nothing that they captured is lost."""
+"""What an operator fears: a replica dies, hangs, comes back; the others go on and lose nothing that they captured."""
 
 from dataclasses import replace
 

@@ -309,11 +309,12 @@ class _Live(Source):
         self._poll = select.poll()
         self._poll.register(self._pcap.getfd(), select.POLLIN)
         self._clock = Clock(time.monotonic_ns(), time.time_ns(), time.monotonic_ns())
+        self._stamp_ns = 0  # of the newest packet, without injected error
         self._kernel_last, self._stats_ns = 0, 0
 
     @property
     def clock_ns(self) -> int:
-        return time.monotonic_ns() + self._clock.base
+        return time.monotonic_ns() + self._clock.base + self._skew.offset_ns
 
     def close(self) -> None:
         if not self.closed:
@@ -346,8 +347,9 @@ class _Live(Source):
 
         def on_packet(header: Any, frame: bytes) -> None:
             seconds, microseconds = header.getts()
-            stamp = self._clock.convert(seconds * 10**9 + microseconds * 1000, self._last_ns, now_ns)
-            self._settle(ring, self._admit(stamp, header.getlen(), frame))
+            stamp = seconds * 10**9 + microseconds * 1000
+            self._stamp_ns = self._clock.convert(stamp, self._stamp_ns, now_ns)
+            self._settle(ring, self._admit(self._stamp_ns, header.getlen(), frame))
 
         seen = self._seen
         try:
@@ -358,7 +360,7 @@ class _Live(Source):
             ring.raise_watermark(self._last_ns)
             return True
         self._clock.straddling = False
-        ring.raise_watermark(now_ns - self._guard_ns)
+        ring.raise_watermark(now_ns - self._guard_ns + self._skew.offset_ns)  # jitter only makes later what is to come
         return False
 
     def _update_stats(self) -> None:

@@ -1,0 +1,46 @@
+"""The paper's words for how a merge goes: rounds, dirty rounds, desync level.
+
+A round is one comparison of the replicas' next k packets; it is dirty when some replica lacks one of them.  The
+desync level says by how many clusters of k the dirty window has grown without an anchor.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ftnids.sync.messages import I64
+
+
+class Rounds:
+    """Counts rounds of `k` settled packets, and desync levels up to `max_desync`."""
+
+    def __init__(self, k: int, max_desync: int) -> None:
+        self._k = k
+        self._limit = max_desync
+        self._open = 0  # packets in the round that is not full
+        self._open_dirty = False
+        self.rounds = 0
+        self.dirty_rounds = 0
+        self.desync_level = 0
+        self.max_desync = 0
+
+    def settle(self, full: NDArray[np.bool_]) -> None:
+        """Count settled packets; `full` says which of them all members had."""
+        first, total = self._open, self._open + len(full)
+        dirty = np.unique((np.flatnonzero(~full) + first) // self._k)
+        self.rounds += total // self._k
+        self.dirty_rounds += len(dirty) - int(self._open_dirty and len(dirty) > 0 and dirty[0] == 0)
+        last = total // self._k
+        self._open = total % self._k
+        self._open_dirty = (len(dirty) > 0 and int(dirty[-1]) == last) or (self._open_dirty and last == 0)
+
+    def window(self, anchors: I64, length: int) -> None:
+        """Note a dirty window of `length` merged packets with anchors ending at the indices `anchors`."""
+        gaps = np.diff(np.concatenate([[-1], anchors, [length - 1]])) // self._k
+        self.desync_level = min(int(gaps[-1]), self._limit)
+        self.max_desync = max(self.max_desync, min(int(gaps.max()), self._limit))
+
+    def clean(self) -> None:
+        """Note that all members' next packets are equal: the replicas are in step."""
+        self.desync_level = 0
