@@ -6,7 +6,7 @@ the host: whatever is wrong becomes a finding.
 
 from __future__ import annotations
 
-from ftnids.config import Config
+from ftnids.config import Capture, Config
 from ftnids.doctor import host, interface, programs, setting
 from ftnids.doctor.finding import Finding, Level
 
@@ -28,7 +28,7 @@ def examine(config: Config | None, capture: str | None) -> list[Finding]:
         host.shared_memory(config),
     ]
     if capture is not None:
-        findings += interface.examine(capture)
+        findings += interface.examine(capture, config.capture if config else Capture())
     if config is not None:
         findings += [setting.port(config), setting.secrets(config)]
     return findings

@@ -1,4 +1,4 @@
-"""The capture interface: it is up, hands frames on as they were, and sends nothing of its own."""
+"""The capture interface: it is up, and what the capture room itself looks at when a replica starts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from ftnids.config import Capture
 from ftnids.doctor.finding import Finding, fail, ok, warn
 from ftnids.errors import FtnidsError
 
@@ -15,25 +16,29 @@ _WHY_UP: Final = "nothing comes in while it is down"
 _WHY_CLEAN: Final = (
     "all replicas must see the same frames: none merged or stripped, and none that a replica itself sends"
 )
+_WHY_BUFFER: Final = "what comes while the capture thread waits for a CPU must fit, or the kernel drops it"
 
 
-def examine(interface: str) -> list[Finding]:
-    """All findings about a capture interface."""
+def examine(interface: str, settings: Capture) -> list[Finding]:
+    """All findings about a capture interface, to be captured on with `settings`."""
     if not re.fullmatch(r"[^/\s]{1,15}", interface) or not (SYS / interface).exists():
         there = ", ".join(sorted(path.name for path in SYS.iterdir()))
         return [fail("interface", f"there is no interface {interface}", _WHY_UP, f"name one of {there}")]
-    return [up(interface), *frames(interface)]
+    return [up(interface), *frames(interface, settings)]
 
 
-def frames(interface: str) -> list[Finding]:
-    """Whether it hands on frames as they were, and sends none of its own."""
+def frames(interface: str, settings: Capture) -> list[Finding]:
+    """Whether it hands on frames as they were, sends none of its own, and has a kernel buffer of some depth."""
     try:
-        from ftnids.capture import preflight  # needs the core, whose absence is a finding of its own
+        from ftnids.capture import kernel_buffer, preflight  # needs the core, whose absence is a finding of its own
     except (ImportError, FtnidsError) as error:
         return [warn("frames", f"{interface} cannot be examined: {error}", _WHY_CLEAN, "make build")]
-    faults = [warn("frames", f"{interface}: {fault.what}", _WHY_CLEAN, fault.cure) for fault in preflight(interface)]
+    changed = [warn("frames", f"{interface}: {one.what}", _WHY_CLEAN, one.cure) for one in preflight(interface)]
     clean = ok("frames", f"{interface} has no offloads that change frames, no address, no IPv6", _WHY_CLEAN)
-    return faults or [clean]
+    faults = kernel_buffer(interface, settings.snaplen, settings.buffer_mb << 20)
+    shallow = [warn("buffer", f"{interface}: {one.what}", _WHY_BUFFER, one.cure) for one in faults]
+    deep = ok("buffer", f"capture.buffer_mb = {settings.buffer_mb} is enough", _WHY_BUFFER)
+    return [*(changed or [clean]), *(shallow or [deep])]
 
 
 def up(interface: str) -> Finding:

@@ -33,12 +33,18 @@ THIN_NS = 1_000_000  # one sample in so long a time ...
 THIN_LEAVES = 256  # ... when that leaves so many
 TRIM = 3  # a residual so many times that of nine samples in ten is no sample of this clock
 GATE = 4  # a sample so many tolerances away is not believed at once
-STEP = 63  # so many samples, and none near: the clock has stepped
+STEP = 63  # so many samples in a row that are not: the clock has stepped
+REFIT = 32  # new samples that make a new fit worth while ...
+REFIT_NS = 100_000_000  # ... or that are so old
 WANDER_PPM = 50  # by which an unobserved clock may wander ...
 STEADY_PPM = 10  # ... and one whose drift is known
 DRIFT_SPAN_NS = 1_000_000_000  # samples must span this for their drift to count
 STEEPEST = 500e-6  # drift
 HALF_LIFE_NS = 10e9  # the largest residual is forgotten so slowly: jitter shrinks in bursts and comes back
+
+
+Samples = tuple[NDArray[np.float64], NDArray[np.float64]]
+_NONE: Samples = np.empty(0), np.empty(0)
 
 
 class Clock:
@@ -58,6 +64,9 @@ class Clock:
         self._base = self._drift = 0.0  # the straight line ...
         self._reach = 0.0, 0.0  # ... and how far it is believed: as far beyond the samples as they span
         self._residual = 0.0
+        self._newest = 0.0  # time of the last sample, fitted or not
+        self._fresh = _NONE  # samples not fitted yet
+        self._strays = _NONE  # samples not believed
         self.refused = 0  # fits wider than MAX_TOLERANCE_NS
 
     def set_offset(self, offset_ns: int, tolerance_ns: int) -> None:
@@ -73,7 +82,7 @@ class Clock:
         """What to add to the member's `time_ns` (default: at the last sample)."""
         if len(self._knot_t) == 0:
             return self._seed
-        at = self._t[-1] if time_ns is None else float(time_ns - self._origin)
+        at = self._newest if time_ns is None else float(time_ns - self._origin)
         return round(float(self._offset(np.array([at]))[0])) + self._seed
 
     def correct(self, times: I64) -> I64:
@@ -97,34 +106,41 @@ class Clock:
             tolerance = max(tolerance, start)
         if time_ns is not None:
             wander = STEADY_PPM if self._drift else WANDER_PPM
-            tolerance += max(0.0, time_ns - self._origin - self._t[-1]) * wander * 1e-6
+            tolerance += max(0.0, time_ns - self._origin - self._newest) * wander * 1e-6
         return min(round(tolerance), limits.MAX_TOLERANCE_NS)
 
     def learn(self, member_ns: I64, reference_ns: I64) -> None:
         """Take in the times of packets that both captured, in capture order; those known before are ignored."""
         if len(self._t):
-            new = member_ns > self._origin + int(self._t[-1])
+            new = member_ns > self._origin + int(self._newest)
             member_ns, reference_ns = member_ns[new], reference_ns[new]
         if len(member_ns) == 0:
             return
-        if len(self._t) == 0 and not self._seeded:
-            # all is kept relative to the first guess: a float64 holds 2**53 ns exactly
-            self._seed = int(np.median(reference_ns - member_ns))
         if len(self._t) == 0:
             self._origin = int(member_ns[0])
+            if not self._seeded:  # all is kept relative to a first guess: a float64 holds 2**53 ns exactly
+                self._seed = _densest(reference_ns - member_ns)
         t = (member_ns - self._origin).astype(np.float64)
         d = (reference_ns - member_ns - self._seed).astype(np.float64)
-        if self.known:
-            if self._seeded and len(self._t) < FEW:  # one false pair must not lead a fresh clock away
-                near = np.abs(d) <= self._seed_tolerance
-            else:
-                near = np.abs(d - self._offset(t)) <= GATE * self.tolerance_ns(int(member_ns[-1]))
-            if near.any() or len(d) < STEP:
-                t, d = t[near], d[near]
-            else:
-                self._t = self._d = np.empty(0)
-        if len(t):
-            self._fit(np.concatenate([self._t, t]), np.concatenate([self._d, d]))
+        away = np.abs(d - self._offset(t))
+        if self._seeded and len(self._t) < FEW:  # one false pair must not lead a fresh clock away
+            near = np.abs(d) <= self._seed_tolerance
+        else:
+            near = away <= GATE * self.tolerance_ns(int(member_ns[-1]))
+        self._newest = float(t[-1])
+        if near.any():
+            self._strays = _NONE
+            self._fresh = _joined(self._fresh, (t[near], d[near]))
+        else:
+            self._strays = _joined(self._strays, (t, d))
+            if len(self._strays[0]) < STEP:
+                return
+            self._fresh, self._strays = self._strays, _NONE
+            self._t = self._d = np.empty(0)
+        worse = float(away[near].max(initial=0.0)) > self._residual or len(self._t) < FEW
+        if worse or len(self._fresh[0]) >= REFIT or self._fresh[0][-1] - self._t[-1] > REFIT_NS:
+            self._fit(*_joined((self._t, self._d), self._fresh))
+            self._fresh = _NONE
 
     def _offset(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
         if len(self._knot_t) == 0:
@@ -165,7 +181,19 @@ class Clock:
         self._knot_t, self._knot_d = np.array(knots).T
 
 
-def _thinned(t: NDArray[np.float64], d: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _joined(a: Samples, b: Samples) -> Samples:
+    return np.concatenate([a[0], b[0]]), np.concatenate([a[1], b[1]])
+
+
+def _densest(differences: I64) -> int:
+    """The middle of the MAX_TOLERANCE_NS that hold the most differences: false pairs lie anywhere."""
+    ordered = np.sort(differences)
+    inside = np.searchsorted(ordered, ordered + limits.MAX_TOLERANCE_NS, side="right") - np.arange(len(ordered))
+    first = int(inside.argmax())
+    return int(ordered[first + int(inside[first]) // 2])
+
+
+def _thinned(t: NDArray[np.float64], d: NDArray[np.float64]) -> Samples:
     """The first sample of each THIN_NS, when that leaves enough of them."""
     first = np.ones(len(t), bool)
     first[1:] = np.diff(t // THIN_NS) > 0

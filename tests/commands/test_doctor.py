@@ -181,7 +181,7 @@ def test_keys(tmp_path: Path) -> None:
 
 def test_an_interface_that_is_not_there() -> None:
     for name in ("nowhere", "../x", "a" * 16):
-        (finding,) = interface.examine(name)
+        (finding,) = interface.examine(name, config.Capture())
         is_advice(finding, Level.FAIL, "there is no interface", "lo")
 
 
@@ -211,7 +211,7 @@ def examined() -> tuple[int, list[dict[str, Any]]]:
     done = subprocess.run(asked, cwd=EXAMPLE.parents[1], capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
     assert report["ok"] == (done.returncode == 0), done.stderr
-    return done.returncode, [one for one in report["findings"] if one["name"] in ("interface", "frames")]
+    return done.returncode, [one for one in report["findings"] if one["name"] in ("interface", "frames", "buffer")]
 
 
 @pytest.mark.usefixtures("needs_root")
@@ -223,16 +223,17 @@ def test_the_advice_for_an_interface_cures_it() -> None:
         inside(down["do"])
         inside("ip address add 192.0.2.1/24 dev cap")
         inside("ethtool -K cap gro on")
-        _, (up, *faults) = examined()
+        _, (up, *faults, buffer) = examined()
         assert up["level"] == "ok"
         assert {fault["level"] for fault in faults} == {"warn"}
         assert all(
             any(part in fault["do"] for fault in faults) for part in ("gro off", "address flush", "disable_ipv6")
         )
-        for fault in faults:
-            inside(fault["do"])
+        assert (buffer["name"], buffer["level"]) == ("buffer", "warn")
+        for command in (*(fault["do"] for fault in faults), buffer["do"].partition(", or ")[0]):
+            inside(command)
         _, found = examined()
-        assert [one["level"] for one in found] == ["ok", "ok"]
+        assert [one["level"] for one in found] == ["ok", "ok", "ok"]
 
 
 # -- the command ----------------------------------------------------------------------------------

@@ -112,19 +112,7 @@ def test_behind_a_hub(tmp_path: Path, needs_suricata: Path) -> None:
 @pytest.mark.needs_root
 def test_a_replayed_file_into_a_former_directory(tmp_path: Path) -> None:
     generate.write(tmp_path / "x.pcap", seed=9, connections=100, lookups=100, seconds=2)
-    asked = (
-        "--netns",
-        "--pcap",
-        str(tmp_path / "x.pcap"),
-        "--pps",
-        "2000",
-        "--ids",
-        "none",
-        "--loss",
-        "0.01",
-        "--clock-offset-us",
-        "300",
-    )
+    asked = f"--netns --pcap {tmp_path}/x.pcap --pps 2000 --ids none --loss 0.01 --clock-offset-us 300".split()
     prepare(tmp_path / "out")
     (tmp_path / "out" / "r7").mkdir()
     status, summary, told = lab(tmp_path / "out", *asked, "-n", "3")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ftnids import limits
 from ftnids.errors import WireError
 from ftnids.peers import wire
-from ftnids.sync.messages import KINDS, Ack, Bytes, Decision, Fetch, Heartbeat, Install, Kind, Report, View
+from ftnids.sync.messages import KINDS, Ack, Bytes, Decision, Fetch, Heartbeat, Kind, Propose, Report, View
 from tests.peers.strategies import MESSAGES, array, same
 
 ID = bytes(range(8))
@@ -187,7 +187,7 @@ def test_a_small_message_cannot_unfold_to_a_large_one() -> None:
     """65,536 decisions of 65,536 packets each would be a few megabytes on the wire and terabytes in memory."""
     flat = decided(limits.MAX_DECISION_PACKETS, members=1)
     flat.time_us[:] = 5
-    bomb = Install(0, 0, VIEW, log=[flat] * 60)
+    bomb = Propose(0, 0, VIEW, log=[flat] * 60)
     coded = wire.encode(bomb, ID)
     assert len(coded) < 20_000
     with pytest.raises(WireError, match="unfolds"):

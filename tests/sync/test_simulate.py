@@ -86,8 +86,8 @@ def test_the_simulation_sees_a_lost_packet() -> None:
     simulation = Simulation(CALM)
     stream = simulation.replicas[1].stream
     stream.ids = stream.ids.copy()
+    stream.ids[300:] += 1  # what it reports is not what it has
     with pytest.raises(BrokenPromiseError, match=r"replay: ftnids simulate --seeds 1:1"):
-        stream.ids[300:] += 1  # what it reports is not what it has
         simulation.run()
 
 

@@ -47,7 +47,8 @@ def test_refs_are_writable_in_place() -> None:
 @settings(max_examples=100)
 @given(st.lists(st.integers(1, 40), max_size=60), st.randoms(use_true_random=False))
 def test_consumed_window_is_the_lowest_position_not_consumed(sizes: list[int], random) -> None:  # type: ignore[no-untyped-def]
-    window, done, next_position, waiting = ConsumedWindow(5), set(range(5)), 5, []
+    window, done, next_position = ConsumedWindow(5), set(range(5)), 5
+    waiting: list[int] = []
     for size in sizes:
         waiting.extend(range(next_position, next_position + size))
         next_position += size
