@@ -120,8 +120,7 @@ def main(arguments: list[str]) -> int:
         folder = Path(name)
         imix = folder / "imix.pcap"
         write_imix(imix, 60_000)
-        for row in ROWS[: 4 if options.quick else None]:
-            met.append(judge(row, real, seeds, folder))
+        met += [judge(row, real, seeds, folder) for row in ROWS[: 4 if options.quick else None]]
         for loss in ("0.05", "0.5"):
             row = Row(f"IMIX, {float(loss):.0%}", ("--loss", loss, *PLAIN), (0, 0))
             met.append(judge(row, imix, seeds, folder))

@@ -20,12 +20,10 @@ import hashlib
 import os
 import signal
 import time
-from pathlib import Path
 from types import FrameType
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ftnids import __version__, core, limits, log
 from ftnids.alerts.dedup import Deduplicator
@@ -37,7 +35,7 @@ from ftnids.capture import CaptureThread, open_capture
 from ftnids.config import Config
 from ftnids.core import PacketBatch, Ring
 from ftnids.errors import FtnidsError
-from ftnids.feed import Feed, Hashes, Ids, PcapFile
+from ftnids.feed import Feed, Hashes, Ids, PcapFile, put_aside
 from ftnids.peers import keys
 from ftnids.peers.transport import Transport
 from ftnids.status import snapshot
@@ -50,7 +48,7 @@ from ftnids.sync.settings import MS, Settings, Timers
 from snort_adapter.launchers import launcher
 
 EPOCH_NS: Final = time.time_ns() - time.monotonic_ns()
-MAX_WAIT_S: Final = 0.02  # the main loop looks around at least that often
+WAIT_S: Final = 0.02  # the main loop looks around at least that often
 FILE_FAILURE_MS: Final = 5_000  # replicas that replay files compete for the processor: silence means less
 STATUS_S: Final = 1.0
 ALERTS_S: Final = 0.05
@@ -173,10 +171,10 @@ class Replica:
             ids = Ids(self.ring, program, config.replica.run_dir, config.replica.log_dir)
             feed.add(ids)
         if path := config.in_log_dir(config.feed.agreed_pcap):
-            archive(path)
+            put_aside(path)
             feed.add(PcapFile(self.ring, path))
         if path := config.in_log_dir(config.feed.hashes):
-            archive(path)
+            put_aside(path)
             hashes = Hashes(self.ring, path)
             feed.add(hashes)
         return feed, ids, hashes
@@ -228,7 +226,7 @@ class Replica:
     def _turn(self) -> None:
         """Look around once: messages in, everything that is due, actions out."""
         now = self._now_ns()
-        wait_s = min((self.engine.deadline_ns() - now) / 1e9, MAX_WAIT_S)
+        wait_s = min((self.engine.deadline_ns() - now) / 1e9, WAIT_S)
         for message in self.transport.receive(max(wait_s, 0.0)):
             self._receive(message)
         self._delay.captured(self.ring.head, time.monotonic_ns())
@@ -293,17 +291,13 @@ class Replica:
     # -- what the engine asks for ------------------------------------------------------------------
 
     def _push(self, push: Push) -> None:
-        batch = self.ring.gather(push.refs)
-        message = Bytes(self.me, self.incarnation, push.view, push.seq, batch.hash, batch.caplen, batch.wirelen)
-        message.data = batch.data
-        for part in split_bytes(message):
-            self.transport.send(push.member, part)
+        for part, batch in self.ring.gather(push.refs).parts(limits.MAX_BYTES_DATA):
+            seqs, columns = push.seq[part], (batch.hash, batch.caplen, batch.wirelen, batch.data)
+            self.transport.send(push.member, Bytes(self.me, self.incarnation, push.view, seqs, *columns))
 
     def _store(self, store: Store) -> None:
         message, wanted = store.message, store.mask.astype(bool)
-        batch = PacketBatch(message.hash, message.caplen, message.wirelen, message.data)
-        if not wanted.all():
-            batch = select(batch, wanted)
+        batch = PacketBatch(message.hash, message.caplen, message.wirelen, message.data).select(wanted)
         refs = self.ring.store_recovered(batch)
         self.engine.stored(message.seq[wanted], batch.hash, refs, self._now_ns())
 
@@ -486,43 +480,3 @@ class Replica:
             self._log.error("replica_failed", reason=self._reason)
         else:
             self._log.info("replica_down")
-
-
-def archive(path: Path) -> None:
-    """Put what an earlier run wrote to `path` aside, and remove what is older than the last ARCHIVES of them."""
-    if not path.exists():
-        return
-    path.rename(path.with_name(f"{path.stem}.{time.time_ns()}{path.suffix}"))
-    for old in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))[: -limits.ARCHIVES]:
-        old.unlink()
-
-
-def split_bytes(message: Bytes) -> list[Bytes]:
-    """A BYTES message as several of at most MAX_BYTES_DATA bytes of frames each."""
-    ends = np.cumsum(message.caplen.astype(np.int64))
-    parts, first = [], 0
-    while first < len(ends):
-        base = int(ends[first - 1]) if first else 0
-        last = max(int(np.searchsorted(ends, base + limits.MAX_BYTES_DATA, side="right")), first + 1)
-        part = slice(first, last)
-        parts.append(
-            Bytes(
-                message.sender,
-                message.incarnation,
-                message.view,
-                message.seq[part],
-                message.hash[part],
-                message.caplen[part],
-                message.wirelen[part],
-                message.data[base : int(ends[last - 1])],
-            )
-        )
-        first = last
-    return parts
-
-
-def select(batch: PacketBatch, wanted: NDArray[np.bool_]) -> PacketBatch:
-    """The packets of `batch` that `wanted` marks."""
-    owner = np.repeat(wanted, batch.caplen)
-    data = np.frombuffer(batch.data, np.uint8)[owner].tobytes()
-    return PacketBatch(batch.hash[wanted], batch.caplen[wanted], batch.wirelen[wanted], data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +23,24 @@ class PacketBatch:
     caplen: NDArray[np.uint32]  # [n] bytes of each frame in `data`
     wirelen: NDArray[np.uint32]  # [n] bytes of each frame on the link
     data: bytes  # the frames, back to back
+
+    def select(self, wanted: NDArray[np.bool_]) -> PacketBatch:
+        """The packets that `wanted` ([n]) marks."""
+        if wanted.all():
+            return self
+        frames = np.frombuffer(self.data, np.uint8)[np.repeat(wanted, self.caplen)]
+        return PacketBatch(self.hash[wanted], self.caplen[wanted], self.wirelen[wanted], frames.tobytes())
+
+    def parts(self, most_bytes: int) -> Iterator[tuple[slice, PacketBatch]]:
+        """The batch in order as smaller ones of at most `most_bytes` of frames, or of one packet; and which these are."""
+        ends = np.cumsum(self.caplen.astype(np.int64))
+        first = 0
+        while first < len(ends):
+            base = int(ends[first - 1]) if first else 0
+            last = max(int(np.searchsorted(ends, base + most_bytes, side="right")), first + 1)
+            part, data = slice(first, last), self.data[base : int(ends[last - 1])]
+            yield part, PacketBatch(self.hash[part], self.caplen[part], self.wirelen[part], data)
+            first = last
 
 
 def splitmix64(value: int) -> int:

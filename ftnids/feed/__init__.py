@@ -1,6 +1,6 @@
 """The agreed stream to files and to an IDS."""
 
 from ftnids.feed.ids import Ids, Run
-from ftnids.feed.sinks import Discard, Feed, Hashes, PcapFile, Sink
+from ftnids.feed.sinks import Discard, Feed, Hashes, PcapFile, Sink, put_aside
 
-__all__ = ["Discard", "Feed", "Hashes", "Ids", "PcapFile", "Run", "Sink"]
+__all__ = ["Discard", "Feed", "Hashes", "Ids", "PcapFile", "Run", "Sink", "put_aside"]

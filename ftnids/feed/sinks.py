@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ftnids.core import pcap_header
 from ftnids.errors import FeedError
 from ftnids.feed.lines import hash_lines
 from ftnids.feed.ring import AgreedRing, agreed_hashes
-from ftnids.limits import FEED_BATCH, FEED_WAIT_S
+from ftnids.limits import ARCHIVES, FEED_BATCH, FEED_WAIT_S
 
 log = structlog.get_logger()
 
@@ -203,6 +204,15 @@ class Feed:
             fed = min(live, default=self.ring.stable)
             if self.ring.fed < fed <= self.ring.stable:
                 self.ring.fed = fed
+
+
+def put_aside(path: Path) -> None:
+    """Rename what an earlier run wrote to `path`, and remove all but the newest ARCHIVES of such files."""
+    if not path.exists():
+        return
+    path.rename(path.with_name(f"{path.stem}.{time.time_ns()}{path.suffix}"))
+    for old in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))[:-ARCHIVES]:
+        old.unlink()
 
 
 def private_file(path: Path) -> int:
