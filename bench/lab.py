@@ -1,7 +1,7 @@
 """Agreement and alerts of a whole set in the lab (paper, sections 5.1 and 5.5).
 
 The lab replays one capture file to N replicas that each lose a share of it, `--no-netns --topspeed`.  First table: is
-every replica's agreed stream the same, to the byte of `hashes.txt`?  Second table: the set's alerts against those of one
+every replica's agreed stream the same, to the byte of `hashes.txt`?  Second table: the set's alerts against those of a
 Suricata that is given everything that any replica captured, beside one lossy sensor on its own against one that loses
 nothing.  Uses the real trace of the folder `shared` where it is (or FTNIDS_SHARED), else the lab's generated traffic.
 
