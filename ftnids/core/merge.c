@@ -18,6 +18,7 @@ enum {
     SCORE_BITS = 20, /* of a time in a score */
     MOST_PAIRS = 64, /* what a pair is worth where the count comes first, in tolerances squared */
     REALIGN = 64,    /* packets of a burst of more than two captures that is gone over once more */
+    ONE = 1 << 16,   /* a share, in fixed point */
     EVIDENCE = 4,    /* reordered packets from which on reordering counts as seen */
     AMBIGUOUS = 1,   /* messages.Flag.AMBIGUOUS */
     NONE = -1,
@@ -617,7 +618,7 @@ static bool suspect(const struct merge *m, int32_t g, int32_t h, int64_t within,
     for (int r = 0; r < m->captures; r++) {
         const int32_t x = members(m, g)[r], y = members(m, h)[r];
         if (x != NONE && y != NONE)
-            return false;
+            return false; /* one capture has both */
         if (x != NONE || y != NONE) {
             after = max32(after, m->after[x != NONE ? x : y]);
             before = min32(before, m->before[x != NONE ? x : y]);
@@ -651,25 +652,53 @@ static bool apart(const struct merge *m, const int32_t *chain, size_t count, siz
            (i + 2 == count || m->group[chain[i + 2]].first - there > gap);
 }
 
+/* Whether some capture has both. */
+static bool share(const struct merge *m, int32_t g, int32_t h)
+{
+    for (int r = 0; r < m->captures; r++)
+        if (members(m, g)[r] != NONE && members(m, h)[r] != NONE)
+            return true;
+    return false;
+}
+
+/* Whether there are more than twice as many suspects as loss makes of repeats; `repeats` are shown to be two. */
+static bool outnumber(const struct merge *m, int64_t suspects, int64_t repeats, const int64_t *lacking, int64_t total)
+{
+    int64_t none = ONE, unseen = ONE; /* no capture has both packets; no capture has the first one */
+    for (int r = 0; r < m->captures; r++) {
+        const int64_t loss = lacking[r] * ONE / max64(total, 1);
+        none = none * (ONE - (ONE - loss) * (ONE - loss) / ONE) / ONE;
+        unseen = unseen * loss / ONE;
+    }
+    return suspects * (ONE - none) > 2 * repeats * max64(none - 2 * unseen + unseen * unseen / ONE, 0);
+}
+
 /* Joins packets that are left over in two captures where reordering explains them better than loss does. */
 static void reordered(struct merge *m, int64_t reorder_ns, int64_t places)
 {
-    int64_t seen = (int64_t)m->broken, total = 0, lacking[FTN_MERGE_CAPTURES];
-    for (size_t hash = 0; hash < m->hashes; hash++) {
-        const int32_t *g = m->chain.at + m->chain_of[hash];
-        if (m->chain_of[hash + 1] - m->chain_of[hash] == 2 && suspect(m, g[0], g[1], reorder_ns, places)) {
-            join_reordered(m, g[0], g[1]);
-            seen++;
-        }
-    }
-    for (int r = 0; r < m->captures; r++)
-        lacking[r] = 0;
-    for (size_t i = 0; i < m->chain.count; i++) {
-        if (!m->group[m->chain.at[i]].holders)
-            continue;
-        total++;
+    const int64_t total = (int64_t)m->chain.count;
+    int64_t seen = (int64_t)m->broken, suspects = 0, repeats = 0, lacking[FTN_MERGE_CAPTURES] = {0};
+    for (size_t i = 0; i < m->chain.count; i++)
         for (int r = 0; r < m->captures; r++)
             lacking[r] += members(m, m->chain.at[i])[r] == NONE;
+    for (int joining = 0; joining < 2; joining++) {
+        for (size_t hash = 0; hash < m->hashes; hash++) {
+            const int32_t *g = m->chain.at + m->chain_of[hash];
+            if (m->chain_of[hash + 1] - m->chain_of[hash] != 2 ||
+                m->group[g[1]].first - m->group[g[0]].first > reorder_ns)
+                continue;
+            if (!joining && share(m, g[0], g[1]))
+                repeats++;
+            if (suspect(m, g[0], g[1], reorder_ns, places)) {
+                if (joining)
+                    join_reordered(m, g[0], g[1]);
+                else
+                    suspects++;
+            }
+        }
+        if (!joining && !outnumber(m, suspects, repeats, lacking, total))
+            break;
+        seen += joining ? suspects : 0;
     }
     if (seen < EVIDENCE || 2 * (int64_t)m->ruled <= total)
         return;

@@ -46,6 +46,7 @@ REALIGN = 64  # packets of a burst of more than two captures that is gone over o
 EVIDENCE = 4  # reordered packets in one window from which on reordering counts as seen
 BEFORE_ALL, BEHIND_ALL = -1, 1 << 31  # places on the ruler
 FOREVER = 1 << 62  # ns
+ONE = 1 << 16  # a share, in fixed point
 UP, LEFT, DIAGONAL = range(3)
 
 
@@ -391,14 +392,15 @@ def _join_reordered(
 ) -> None:
     """Join packets that are left over in two captures, in place.
 
-    Within the reorder window a hash with no other packet is joined.  One that has others is joined
-    within the window, and any further away that are next to each other, only when reordering is seen: when more
-    packets are out of order here than both captures would lose by chance, on a ruler that is dense.
+    Two packets of one hash, left over in different captures and out of order, may also be a repeat of which each
+    capture lost another copy.  Where a hash has just two packets within the reorder window, repeats that
+    some capture shows to be two tell how many such to expect; only more than twice as many count as reordered.
+    Hashes with more packets, and packets further apart, are joined when reordering is seen elsewhere in the
+    window: when more packets are out of order than both captures would lose by chance, on a ruler that is dense.
     """
 
     def suspect(g: Group, h: Group, within_ns: int) -> bool:
-        owners = {packet.capture for packet in g.packets}
-        if h.first_ns - g.first_ns > within_ns or any(packet.capture in owners for packet in h.packets):
+        if h.first_ns - g.first_ns > within_ns or _share(g, h):
             return False
         g, h = (_fused(x.packets, ruler) for x in (g, h))
         between = max(g.after, h.after) - min(g.before, h.before) + 1
@@ -409,15 +411,18 @@ def _join_reordered(
         g.sum_ns = g.first_ns * len(g.packets)  # reordering delays
         g.flags |= Flag.AMBIGUOUS
 
-    seen = ruler.broken
-    for same in paired:
-        if len(same) == 2 and suspect(same[0], same[1], reorder_ns):
-            join(same[0], same.pop())
-            seen += 1
     total = sum(map(len, paired))
     lacking = [total] * captures  # agreed packets that each capture lacks
     for packet in (packet for same in paired for g in same for packet in g.packets):
         lacking[packet.capture] -= 1
+    twos = [same for same in paired if len(same) == 2 and same[1].first_ns - same[0].first_ns <= reorder_ns]
+    suspects = [same for same in twos if suspect(same[0], same[1], reorder_ns)]
+    repeats = sum(_share(same[0], same[1]) for same in twos)
+    seen = ruler.broken
+    if _outnumber(len(suspects), repeats, lacking, total):
+        seen += len(suspects)
+        for same in suspects:
+            join(same[0], same.pop())
     if seen < EVIDENCE:
         return
 
@@ -439,6 +444,28 @@ def _join_reordered(
                 last = i
         for i in reversed(gone):
             del same[i]
+
+
+def _share(g: Group, h: Group) -> bool:
+    """Whether some capture has both."""
+    captures = {packet.capture for packet in g.packets}
+    return any(packet.capture in captures for packet in h.packets)
+
+
+def _outnumber(suspects: int, repeats: int, lacking: list[int], total: int) -> bool:
+    """Whether there are more than twice as many suspects as loss makes of repeats.
+
+    `repeats` is how many some capture shows to be two packets.  The chance that captures which lose
+    independently show a repeat so, and that they show it as one packet each, follow from what
+    they lack; in fixed point, so that both kernels agree.
+    """
+    none = unseen = ONE  # no capture has both packets; no capture has the first one
+    for lost in lacking:
+        loss = lost * ONE // max(total, 1)
+        none = none * (ONE - (ONE - loss) * (ONE - loss) // ONE) // ONE
+        unseen = unseen * loss // ONE
+    apart = max(none - 2 * unseen + unseen * unseen // ONE, 0)
+    return suspects * (ONE - none) > 2 * repeats * apart
 
 
 def _apart(same: list[Group], i: int) -> bool:

@@ -10,8 +10,10 @@ Theory of operation
   merged sequence is settled up to the last anchor, or up to the horizon, whichever is further.
 
 An *anchor* is a run of l packets, all different, that every member holds contiguously: what comes
-later comes behind it.  The *horizon* is a time: every member's watermark has passed it by more
-than the tolerance and the reorder window, so nothing can come that belongs before it.
+later comes behind it, but for what was reordered; so it holds only when no packet that some member
+lacks lies within the reorder window before its end.  The *horizon* is a time: every member's
+watermark has passed it by more than the tolerance and the reorder window, so nothing can come that
+belongs before it.
 
 Packets beyond the cut stay pending, in capture order; nothing settled is looked at again.  What comes
 in after its time was settled is dropped when the history shows it to be a copy that its sender
@@ -162,7 +164,7 @@ class Merger:
         holders = np.zeros(len(members), np.uint32)
         for column, member in enumerate(self.members):
             holders |= ((members >> np.uint32(member)) & np.uint32(1)) << np.uint32(column)
-        self._history.append(hashes, times, holders)
+        self._history.append(hashes, times, holders, 0)
         self._cut_ns, self._shift_ns = cut_ns, shift_ns
 
     def taken(self, member: int, positions: I64) -> None:
@@ -376,6 +378,8 @@ class Merger:
         follows[1:] &= full[:-1]
         anchors = _anchors(full, follows, window.merged_hashes(merged.place), self._settings.l)
         self._rounds.window(anchors, len(full))
+        lacked = np.maximum.accumulate(np.where(full, NEVER // 2, merged.time_ns))  # a packet of which a copy may come
+        anchors = anchors[merged.time_ns[anchors] - lacked[anchors] > max(window.tolerance, self._settings.reorder_ns)]
         by_anchor = int(anchors[-1]) + 1 if len(anchors) else 0
         return max(by_anchor, int(np.searchsorted(merged.time_ns, horizon, side="right")))
 
@@ -401,7 +405,8 @@ class Merger:
         time, flags = merged.time_ns[keep], merged.flags[keep]
         if self._cut_ns != NEVER:
             flags[time < self._cut_ns - window.tolerance] |= LATE
-        self._history.append(hashes[keep], time, holders[keep])
+        asked = sum(1 << self.members.index(member) for member in self._live)
+        self._history.append(hashes[keep], time, holders[keep], asked)
         self._cut_ns = max(self._cut_ns, cut_ns)
         agreed = self._agreed_times(time, flags)
         return Settled(hashes[keep], agreed, places[keep], flags, skipped, self._cut_ns)
@@ -412,11 +417,9 @@ class Merger:
         """Which packets are late copies of settled ones, whose members lacked them."""
         duplicate = np.zeros(len(full), np.bool_)
         if self._cut_ns != NEVER:
-            settings = self._settings
-            reach = max(tolerance, settings.reorder_ns)
-            overdue = np.flatnonzero((time <= self._cut_ns + reach) & ~full)
+            overdue = np.flatnonzero((time <= self._cut_ns + tolerance) & ~full)
             late = hashes[overdue], time[overdue], holders[overdue]
-            claims = self._history.claim(*late, self._cut_ns, tolerance, settings.reorder_ns, settings.reorder_places)
+            claims = self._history.claim(*late, self._cut_ns, tolerance)
             duplicate[overdue] = np.array(claims, np.int64) >= 0
         return duplicate
 
