@@ -25,7 +25,7 @@ from ftnids import limits
 from ftnids.sync.messages import I64, U64
 
 BLOCK = 255  # samples of one knot
-SAMPLED = 8_192  # packets of one window that are looked at
+SAMPLED = 32_768  # packets of one window that are looked at
 MIX = np.uint64(0x9E3779B97F4A7C15)
 KEPT = 1_024  # samples kept between fits
 FEW = 16  # fewer samples than that make no good fit
