@@ -81,14 +81,15 @@ class Coordinator:
             merger.resume(settled, install.cut_ns - self.shift_ns, self.shift_ns)
 
     def change(self, install: Install, members: tuple[int, ...]) -> None:
-        """The next view of the same coordinator: members go and come."""
+        """The next view of the same coordinator: members go and come; one may do both (a new process)."""
         self.view = install.installed
+        stay = [m for m in self.members if m in members and m in install.start]
         for m in self.members:
-            if m not in members:
+            if m not in stay:
                 self.merger.drop_member(m)
                 self._ends.discard(m)
         for m in members:
-            if m not in self.members:
+            if m not in stay:
                 self.merger.add_member(m)
                 self.merger.set_offset(m, install.offset_ns[m] - self.shift_ns, install.tolerance_ns[m])
         self.members = members

@@ -47,6 +47,13 @@ def test_a_replica_that_restarts_at_once_is_noticed_by_its_incarnation() -> None
     assert simulation._delays().max() < 1_000
 
 
+def test_a_replica_that_restarts_while_another_hangs_begins_anew() -> None:
+    """One view change takes the old process out and the new one in; nothing of the old one's stream may stay behind."""
+    crash, stop = Fault("crash", 200 * MS, 120 * MS, 0b1000), Fault("stop", 310 * MS, 140 * MS, 0b0010)
+    simulation = run(4, crash, stop, packets=900)
+    assert simulation.replicas[3].first_seq > 0
+
+
 @pytest.mark.parametrize("victim", [0, 2])
 def test_a_replica_is_stopped_for_three_seconds_and_rejoins(victim: int) -> None:
     simulation = run(3, Fault("stop", 200 * MS, 3 * SECOND, 1 << victim))
