@@ -27,7 +27,7 @@ from ftnids.sync.messages import I64, U64
 BLOCK = 255  # samples of one knot
 SAMPLED = 32_768  # packets of one window that are looked at
 MIX = np.uint64(0x9E3779B97F4A7C15)
-KEPT = 1_024  # samples kept between fits
+KEPT = 8_192  # samples kept between fits: at least those of the packets that a view change keeps waiting
 FEW = 16  # fewer samples than that make no good fit
 THIN_NS = 1_000_000  # one sample in so long a time ...
 THIN_LEAVES = 256  # ... when that leaves so many
