@@ -14,11 +14,12 @@ closeness do.
    between the last ruled packet before it and the first one after it in its own capture.
    Packets whose order contradicts the others' are left out.
 3. *Pairs.*  In every other burst, capture by capture, packets are paired without crossing, where
-   clocks and ruler allow it.  In a burst of a few tolerances little tells repeats apart: the most
-   pairs win, so that the larger count survives, and closeness breaks ties.  In a longer one, a
-   flood, that would shift one capture against the other to win a pair: there a pair must be worth
-   its distance, and the silence that it spans.  It is a banded dynamic programme; a band too wide
-   is paired greedily, so that no input costs more than linear time.
+   the clocks allow it.  In a burst of a few tolerances little tells repeats apart: the most pairs
+   win, rather such as the ruler allows, so that the larger count survives; closeness breaks ties.
+   In a longer one, a flood, that would shift one capture against the other to win a pair: there the
+   ruler must allow a pair, and it must be worth its distance and the silence that it spans.  It is
+   a banded dynamic programme; a band too wide is paired greedily, so that no input costs more than
+   linear time.
 4. *Reordering.*  Packets left over in two captures, in an order that contradicts the ruler, are joined
    where reordering explains them better than loss does.
 5. *Merge.*  All packets in an order that keeps each capture's own; where captures contradict each
@@ -87,9 +88,9 @@ class Group:
         self.before = min(self.before, other.before)
 
     def fits(self, other: Group) -> bool:
-        """Whether clocks and ruler allow both to be one packet."""
+        """Whether the clocks allow both to be one packet."""
         spread = max(self.last_ns, other.last_ns) - min(self.first_ns, other.first_ns)
-        return spread <= max(self.tolerance_ns, other.tolerance_ns) and not self.contradicts(other)
+        return spread <= max(self.tolerance_ns, other.tolerance_ns)
 
     def contradicts(self, other: Group) -> bool:
         """Whether a ruled packet lies between them."""
@@ -260,7 +261,9 @@ class _Scores:
         tolerance = max(g.tolerance_ns, h.tolerance_ns) >> self._scale
         distance = abs(g.time_ns - h.time_ns) >> self._scale
         if self._short:
-            return MOST_PAIRS * tolerance**2 - distance**2
+            return (MOST_PAIRS * tolerance**2 - distance**2) >> g.contradicts(h)  # the ruler may be wrong
+        if g.contradicts(h):
+            return -1
         silence = self._silence(*sorted((g.time_ns, h.time_ns))) >> self._scale
         return 3 * tolerance**2 // 4 - distance**2 - 3 * silence**2
 
@@ -282,7 +285,7 @@ def _pair(burst: list[Packet], captures: int, ruler: Ruler, scale: int) -> list[
         for r, packets in enumerate(own):
             groups = _realigned(groups, r, packets, ruler, scores)
     for group in groups:
-        if len(group.packets) < taking_part:
+        if len(group.packets) < taking_part or group.after >= group.before:
             group.flags |= Flag.AMBIGUOUS
     return groups
 
@@ -319,20 +322,14 @@ def _matched(groups: list[Group], own: list[Group], scores: _Scores) -> list[Gro
 
 
 def _bands(groups: list[Group], own: list[Group]) -> list[tuple[int, int]]:
-    """For each group the half-open range of `own` that clocks and ruler may allow; neither end ever falls."""
+    """For each group the half-open range of `own` that the clocks may allow; neither end ever falls."""
     bands = []
     low = high = 0
     for g in groups:
-        while low < len(own) and (
-            g.last_ns - own[low].first_ns > max(g.tolerance_ns, own[low].tolerance_ns) or own[low].before <= g.after
-        ):
+        while low < len(own) and g.last_ns - own[low].first_ns > max(g.tolerance_ns, own[low].tolerance_ns):
             low += 1
         high = max(high, low)
-        while (
-            high < len(own)
-            and own[high].first_ns - g.first_ns <= max(g.tolerance_ns, own[high].tolerance_ns)
-            and own[high].after < g.before
-        ):
+        while high < len(own) and own[high].first_ns - g.first_ns <= max(g.tolerance_ns, own[high].tolerance_ns):
             high += 1
         bands.append((low, high))
     return bands
