@@ -1,9 +1,9 @@
 """How close `ftnids align` comes to what can be known, and how fast it is.
 
 Lossy copies of a real trace are merged and judged burst by burst: packets missing and too many,
-and how many must be moved to restore the true order.  The trace, the tool that makes the copies and
-the judge are those of the folder `shared` beside the project (or FTNIDS_SHARED); without them only the
-generated trace is run, where nothing may be missing or too many.
+and how many must be moved to restore the true order; means over the seeds.  The trace, the tool that
+makes the copies and the judge are those of the folder `shared` beside the project (or FTNIDS_SHARED);
+without them nothing can be judged, and the bench says so.
 
 options: --seeds N (5) seeds a row, --quick one seed and fewer rows
 """
@@ -38,6 +38,7 @@ class Row:
     missing: tuple[float, float]  # limit = factor * floor + constant
     extra: float = 0
     displaced: float | None = None
+    each_run: bool = False  # the limit of extra packets holds for each run, else for the mean
 
 
 ROWS: Final = (
@@ -50,6 +51,7 @@ ROWS: Final = (
         ("--loss", "0.05", "--offset-us", "300", "--jitter-us", "200", "--drift-ppm", "50"),
         (1, 60),
         25,
+        each_run=True,
     ),
     Row("1 %, 0.1 % reordered", ("--loss", "0.01", *PLAIN, "--reorder", "0.001"), (1, 6), 5),
     Row("5 % in bursts of 50", ("--loss", "0.05", *PLAIN, "--burst", "50"), (1.05, 4)),
@@ -83,14 +85,14 @@ def judge(row: Row, trace: Path, seeds: int, folder: Path) -> bool:
     mean = {key: statistics.mean(run[key] for run in runs) for key in runs[0]}
     limit = row.missing[0] * mean["floor"] + row.missing[1]
     most_extra = max(run["extra"] for run in runs)
-    met = mean["missing"] <= limit and most_extra <= row.extra
+    met = mean["missing"] <= limit and (most_extra if row.each_run else mean["extra"]) <= row.extra
     met = met and (row.displaced is None or mean["displaced"] <= row.displaced)
     displaced = f"{mean['displaced']:.1f}" + (f" ({row.displaced:g})" if row.displaced is not None else "")
-    print(
-        f"| {row.name} | {mean['floor']:.1f} | {mean['missing']:.1f} ({limit:.1f}) | {most_extra:g} ({row.extra:g}) | "
-        f"{displaced} | {statistics.median(run['speed'] for run in runs):,.0f} | {'met' if met else '**NOT met**'} |",
-        flush=True,
-    )
+    extra = f"{mean['extra']:.1f}, {most_extra:g} ({row.extra:g}{' in each' if row.each_run else ''})"
+    missing = f"{mean['missing']:.1f} ({limit:.1f})"
+    speed = f"{statistics.median(run['speed'] for run in runs):,.0f}"
+    verdict = "met" if met else "**NOT met**"
+    print(f"| {row.name} | {mean['floor']:.1f} | {missing} | {extra} | {displaced} | {speed} | {verdict} |", flush=True)
     return met
 
 
@@ -113,7 +115,7 @@ def main(arguments: list[str]) -> int:
     if not (SHARED / "tools" / "judge_align.py").exists():
         print(f"{SHARED} has no tools: nothing can be judged; the tests merge a generated trace instead")
         return 0
-    print("| loss each | floor | missing (limit) | extra, most (limit) | displaced (limit) | packets/s | |")
+    print("| loss each | floor | missing (limit) | extra: mean, most (limit) | displaced (limit) | packets/s | |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     met = []
     with tempfile.TemporaryDirectory(prefix="ftnids-bench-") as name:
