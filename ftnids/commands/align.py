@@ -189,7 +189,6 @@ def align(
         out = Output(pcap, lines)
         try:
             pcap.write(pcap_header(sources[0].capture.linktype, limits.MAX_SNAPLEN))
-            pcap.flush()
             for settled in _decisions(sources, merger, pool):
                 out.write(sources, settled)
                 for member, source in enumerate(sources):
@@ -234,7 +233,8 @@ def _decisions(sources: Sequence[Source], merger: Merger, pool: Executor) -> Ite
 def _writable(path: Path, mode: str) -> IO[Any]:
     """Open for writing; what is made is for its owner alone, packets being in it."""
     try:
-        return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))
+        buffering = 0 if "b" in mode else -1  # the core writes to the same descriptor
+        return open(path, mode, buffering, opener=lambda name, flags: os.open(name, flags, 0o600))
     except OSError as error:
         raise FeedError(f"{path}: cannot be written: {error.strerror}") from None
 
@@ -243,7 +243,7 @@ def _writable(path: Path, mode: str) -> IO[Any]:
 @click.argument("captures", nargs=-1, type=click.Path(path_type=Path), metavar="A.pcap B.pcap [C.pcap ...]")
 @click.option("-w", "output", required=True, type=click.Path(path_type=Path), help="The agreed capture (pcap, us).")
 @click.option(
-    "--map", "map_path", type=click.Path(path_type=Path), help="A line a packet: its place in each copy or -1."
+    "--map", "map_path", type=click.Path(path_type=Path), help="For each packet its place in each copy, or -1."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.option("-k", default=56, show_default=True, help="Packets in a cluster.")

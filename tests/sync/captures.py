@@ -38,7 +38,8 @@ class Link:
 
     def most(self, bursts: I64) -> I64:
         """For each burst the most packets that one replica caught of it."""
-        return np.maximum.reduce([np.bincount(bursts[ids], minlength=int(bursts.max()) + 1) for ids in self.ids])
+        most: I64 = np.maximum.reduce([np.bincount(bursts[ids], minlength=int(bursts.max()) + 1) for ids in self.ids])
+        return most
 
     def bursts(self, apart_ns: int) -> I64:
         """Packets of one hash closer than `apart_ns` to each other, as numbers from 0."""

@@ -1,0 +1,200 @@
+"""`ftnids align`, as an operator runs it; bad input included."""
+
+from __future__ import annotations
+
+import json
+import struct
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from ftnids.cli import cli
+from ftnids.errors import FtnidsError
+
+Record = tuple[int, bytes]  # time in us, frame
+START = 1_700_000_000_000_000
+
+
+def write_pcap(path: Path, records: list[Record], *, linktype: int = 1, cut: int = 0) -> Path:
+    """A classic microsecond capture; `cut` bytes are missing at its end."""
+    parts = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, linktype)]
+    for time, frame in records:
+        parts += [struct.pack("<IIII", time // 1_000_000, time % 1_000_000, len(frame), len(frame)), frame]
+    data = b"".join(parts)
+    path.write_bytes(data[: len(data) - cut])
+    return path
+
+
+def read_pcap(path: Path) -> list[Record]:
+    data, at, records = path.read_bytes(), 24, []
+    while at < len(data):
+        seconds, micros, length, _ = struct.unpack_from("<IIII", data, at)
+        records.append((seconds * 1_000_000 + micros, data[at + 16 : at + 16 + length]))
+        at += 16 + length
+    return records
+
+
+def line(count: int) -> list[Record]:
+    """Packets 100 us apart, all different, as they went over the link."""
+    return [(START + 100 * i, struct.pack(">I", i) * (15 + i % 80)) for i in range(count)]
+
+
+def lossy(records: list[Record], seed: int, *, loss: float = 0.1, offset_us: int = 0) -> list[Record]:
+    rng = np.random.default_rng(seed)
+    kept = [record for record in records if rng.random() >= loss]
+    return [(time + offset_us + int(rng.integers(0, 20)), frame) for time, frame in kept]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["align", *map(str, arguments)], standalone_mode=False)
+
+
+def summary(*arguments: object) -> dict[str, object]:
+    result = run(*arguments, "--json")
+    assert result.exception is None, result.output
+    return json.loads(result.stdout)  # type: ignore[no-any-return]
+
+
+def refusal(*arguments: object) -> str:
+    """The one line that the operator sees."""
+    error = run(*arguments).exception
+    assert isinstance(error, FtnidsError), error
+    assert "\n" not in str(error)
+    assert error.exit_status != 0
+    return str(error)
+
+
+@pytest.mark.parametrize("impl", ["c", "python"])
+@pytest.mark.parametrize("aligner", ["default", "difflib"])
+def test_two_copies_become_what_both_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, impl: str, aligner: str
+) -> None:
+    monkeypatch.setenv("FTNIDS_IMPL", impl)
+    truth = line(600)
+    copies = [lossy(truth, 1), lossy(truth, 2, offset_us=7_000_000)]
+    paths = [write_pcap(tmp_path / f"{i}.pcap", copy) for i, copy in enumerate(copies)]
+    out, map_path = tmp_path / "agreed.pcap", tmp_path / "map"
+    figures = summary(*paths, "-w", out, "--map", map_path, "--aligner", aligner)
+    caught = [{frame for _, frame in copy} for copy in copies]
+    union = [frame for _, frame in truth if frame in caught[0] | caught[1]]
+    agreed = read_pcap(out)
+    assert [frame for _, frame in agreed] == union
+    assert all(a <= b for (a, _), (b, _) in pairwise(agreed))
+    assert figures["agreed"] == len(union)
+    assert figures["replicas"] == [
+        {"name": str(path), "captured": len(copy), "recovered": len(union) - len(copy)}
+        for path, copy in zip(paths, copies, strict=True)
+    ]
+    assert {"ambiguous", "late", "rounds", "dirty_rounds", "max_desync", "seconds", "packets_per_second"} <= set(
+        figures
+    )
+    rows = [list(map(int, row.split("\t"))) for row in map_path.read_text().splitlines()]
+    for frame, row in zip(union, rows, strict=True):
+        for copy, place in zip(copies, row, strict=True):
+            assert (place >= 0) == (frame in {f for _, f in copy})
+            assert place < 0 or copy[place][1] == frame
+
+
+def test_many_copies_with_large_frames(tmp_path: Path) -> None:
+    truth = [(START + 100 * i, struct.pack(">I", i) * 15_000) for i in range(300)]
+    paths = [write_pcap(tmp_path / f"{i}.pcap", lossy(truth, i, loss=0.5)) for i in range(4)]
+    summary(*paths, "-w", tmp_path / "agreed.pcap")
+    union = {frame for path in paths for _, frame in read_pcap(path)}
+    agreed = read_pcap(tmp_path / "agreed.pcap")
+    assert len(agreed) == len(union)
+    assert {frame for _, frame in agreed} == union
+
+
+def test_copies_longer_than_a_window(tmp_path: Path) -> None:
+    truth = [(START + 10 * i, struct.pack(">IQQ", i, i, i) * 3) for i in range(150_000)]
+    paths = [write_pcap(tmp_path / f"{i}.pcap", lossy(truth, i, loss=0.001)) for i in range(2)]
+    figures = summary(*paths, "-w", tmp_path / "agreed.pcap")
+    union = {frame for path in paths for _, frame in read_pcap(path)}
+    assert figures["agreed"] == len(union)
+    assert [f for _, f in read_pcap(tmp_path / "agreed.pcap")] == [f for _, f in truth if f in union]
+
+
+def test_a_copy_that_starts_later_and_ends_earlier(tmp_path: Path) -> None:
+    truth = line(500)
+    first = write_pcap(tmp_path / "a.pcap", truth)
+    second = write_pcap(tmp_path / "b.pcap", lossy(truth[200:300], 1, offset_us=-3_000_000))
+    assert summary(first, second, "-w", tmp_path / "agreed.pcap")["agreed"] == 500
+
+
+def test_people_get_a_table(tmp_path: Path) -> None:
+    paths = [write_pcap(tmp_path / f"{i}.pcap", lossy(line(100), i)) for i in range(2)]
+    result = run(*paths, "-w", tmp_path / "agreed.pcap")
+    assert result.exception is None
+    assert "packets agreed" in result.stdout
+    assert (tmp_path / "agreed.pcap").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_truncated_capture_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
+    first = write_pcap(tmp_path / "a.pcap", line(50), cut=7)
+    second = write_pcap(tmp_path / "b.pcap", line(40))
+    result = run(first, second, "-w", tmp_path / "agreed.pcap", "--json")
+    assert result.return_value == 1
+    assert json.loads(result.stdout)["agreed"] == 49
+    assert result.stderr.startswith("ftnids: ")
+    assert "a.pcap" in result.stderr
+    assert "truncated" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    return write_pcap(tmp_path / "a.pcap", line(20)), write_pcap(tmp_path / "b.pcap", line(20))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no capture at all, " * 5, struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 9, 1)]
+)
+def test_what_is_no_capture_is_named(tmp_path: Path, pair: tuple[Path, Path], content: bytes) -> None:
+    bad = tmp_path / "bad.pcap"
+    bad.write_bytes(content)
+    assert str(bad) in refusal(pair[0], bad, "-w", tmp_path / "agreed.pcap")
+    assert not (tmp_path / "agreed.pcap").exists()
+
+
+def test_a_capture_that_is_not_there(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    assert "gone.pcap" in refusal(pair[0], tmp_path / "gone.pcap", "-w", tmp_path / "agreed.pcap")
+
+
+def test_link_types_that_differ(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    other = write_pcap(tmp_path / "raw.pcap", line(5), linktype=101)
+    line_ = refusal(pair[0], other, "-w", tmp_path / "agreed.pcap")
+    assert "raw.pcap: link type 101" in line_
+    assert "has 1" in line_
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-k", "0"], "-k 0: wants 1 to"),
+        (["-l", "0"], "-l 0: wants 1 to"),
+        (["-k", "1000000"], "-k 1000000"),
+        (["--aligner", "best"], "default and difflib"),
+    ],
+)
+def test_options_out_of_range(tmp_path: Path, pair: tuple[Path, Path], options: list[str], words: str) -> None:
+    assert words in refusal(*pair, "-w", tmp_path / "agreed.pcap", *options)
+
+
+def test_one_capture_is_not_enough(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    assert "1 captures: wants 2 to" in refusal(pair[0], "-w", tmp_path / "agreed.pcap")
+
+
+@pytest.mark.parametrize("where", ["missing/agreed.pcap", "."])
+def test_an_output_that_cannot_be_written(tmp_path: Path, pair: tuple[Path, Path], where: str) -> None:
+    assert "cannot be written" in refusal(*pair, "-w", tmp_path / where)
+
+
+def test_an_output_that_is_full(pair: tuple[Path, Path]) -> None:
+    assert "/dev/full: cannot be written" in refusal(*pair, "-w", "/dev/full")
+
+
+def test_a_capture_is_not_overwritten(pair: tuple[Path, Path]) -> None:
+    assert "one of the captures" in refusal(*pair, "-w", pair[0])

@@ -1,0 +1,135 @@
+"""Clocks: offset, drift and tolerance from shared packets, and what must not mislead them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ftnids import limits
+from ftnids.sync.clocks import Clock, common
+from ftnids.sync.messages import I64
+
+US = 1_000
+S = 1_000_000_000
+START = 1_700_000_000 * S
+
+
+def pairs(
+    seed: int, count: int, span_ns: int, *, offset: int = 300 * US, ppm: float = 0, jitter: int = 20 * US
+) -> tuple[I64, I64]:
+    """Times of `count` packets by the member's clock, which is `offset` ahead and drifts, and the reference's."""
+    rng = np.random.default_rng(seed)
+    true = START + np.sort(rng.integers(0, span_ns, count))
+    drift = np.rint((true - START) * ppm * 1e-6).astype(np.int64)
+    member = true + offset + drift + rng.integers(0, jitter + 1, count)
+    return np.maximum.accumulate(member), np.maximum.accumulate(true + rng.integers(0, jitter + 1, count))
+
+
+@pytest.mark.parametrize("offset", [0, 300 * US, -7 * S, 400 * S])
+def test_the_offset_is_found_and_the_tolerance_covers_the_jitter(offset: int) -> None:
+    clock = Clock()
+    member, reference = pairs(1, 1000, S, offset=offset)
+    clock.learn(member, reference)
+    assert abs(clock.offset_ns() + offset) < 5 * US
+    assert (np.abs(clock.correct(member) - reference) <= clock.tolerance_ns()).all()
+    assert clock.tolerance_ns() <= 2 * 25 * US + limits.TOLERANCE_FLOOR_NS
+
+
+def test_drift_is_followed_within_a_window_and_beyond_it() -> None:
+    clock = Clock()
+    member, reference = pairs(2, 20_000, 100 * S, ppm=50, jitter=200 * US)
+    clock.learn(member[:15_000], reference[:15_000])
+    error = clock.correct(member) - reference
+    assert abs(float(error[:15_000].mean())) < 10 * US
+    assert abs(float(error[15_000:].mean())) < 40 * US
+    assert (np.abs(error) <= clock.tolerance_ns(int(member[-1]))).all()
+
+
+def test_learning_in_small_portions_comes_to_the_same() -> None:
+    clock = Clock()
+    member, reference = pairs(3, 4000, 4 * S, ppm=20)
+    for at in range(0, 4000, 7):
+        clock.learn(member[at : at + 7], reference[at : at + 7])
+    assert (np.abs(clock.correct(member[-500:]) - reference[-500:]) <= clock.tolerance_ns()).all()
+    assert clock.tolerance_ns() < 70 * US
+
+
+def test_what_is_known_is_not_learnt_twice() -> None:
+    clock = Clock()
+    member, reference = pairs(4, 300, S)
+    clock.learn(member, reference)
+    before = clock.offset_ns(), clock.tolerance_ns()
+    clock.learn(member, reference + 5 * US)
+    assert (clock.offset_ns(), clock.tolerance_ns()) == before
+
+
+def test_false_pairs_are_trimmed() -> None:
+    clock = Clock()
+    member, reference = pairs(5, 1000, S)
+    false = np.random.default_rng(5).random(1000) < 0.08
+    reference = np.where(false, reference + 3_000 * US, reference)
+    clock.learn(member, reference)
+    assert abs(clock.offset_ns() + 300 * US) < 5 * US
+    assert clock.tolerance_ns() < 80 * US
+
+
+def test_the_first_guess_survives_many_false_pairs() -> None:
+    clock = Clock()
+    member, reference = pairs(6, 300, S)
+    rng = np.random.default_rng(6)
+    lies = np.arange(300) % 3 > 0
+    reference = np.where(lies, reference + rng.integers(-900 * S, 900 * S, 300), reference)
+    clock.learn(member, reference)
+    assert abs(clock.offset_ns() + 300 * US) < 30_000 * US
+
+
+def test_strays_do_not_move_a_known_clock_but_a_step_does() -> None:
+    clock = Clock()
+    member, reference = pairs(7, 500, S)
+    clock.learn(member, reference)
+    later, there = member + 2 * S, reference + 2 * S + 10_000 * US
+    clock.learn(later[:10], there[:10])
+    assert abs(clock.offset_ns() + 300 * US) < 50 * US
+    clock.learn(later[10:], there[10:])
+    assert abs(clock.offset_ns() - 9_700 * US) < 50 * US
+
+
+def test_the_tolerance_is_wide_at_first_and_grows_in_silence() -> None:
+    clock = Clock()
+    assert clock.tolerance_ns() == limits.MAX_TOLERANCE_NS
+    member, reference = pairs(8, 500, S)
+    clock.learn(member[:3], reference[:3])
+    assert clock.tolerance_ns() >= limits.START_TOLERANCE_NS
+    clock.learn(member[3:], reference[3:])
+    now = int(member[-1])
+    assert clock.tolerance_ns(now) < 60 * US
+    assert clock.tolerance_ns(now + 10 * S) > clock.tolerance_ns(now) + 50 * US
+
+
+def test_a_seed_serves_until_packets_do_better() -> None:
+    clock = Clock()
+    clock.set_offset(-250 * US, 400 * US)
+    assert clock.known
+    assert clock.correct(np.array([START])).tolist() == [START - 250 * US]
+    assert clock.tolerance_ns() == 400 * US
+    member, reference = pairs(9, 500, S)
+    clock.learn(member, reference)
+    assert abs(clock.offset_ns() + 300 * US) < 5 * US
+    assert clock.tolerance_ns() < 60 * US
+
+
+def test_corrected_times_never_decrease() -> None:
+    clock = Clock()
+    member, reference = pairs(10, 3000, 3 * S, ppm=-200)
+    clock.learn(member, reference)
+    assert (np.diff(clock.correct(member)) >= 0).all()
+
+
+def test_only_hashes_unique_on_both_sides_are_common() -> None:
+    ours, theirs = common(np.array([1, 2, 3, 2, 9], np.uint64), np.array([9, 3, 3, 1, 4], np.uint64))
+    assert list(zip(ours.tolist(), theirs.tolist(), strict=True)) == [(0, 3), (4, 0)]
+
+
+def test_a_flood_teaches_nothing() -> None:
+    ours, theirs = common(np.full(500, 7, np.uint64), np.full(400, 7, np.uint64))
+    assert len(ours) == len(theirs) == 0
