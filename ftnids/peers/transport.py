@@ -308,7 +308,10 @@ class Transport:
         if self._secured:
             link = self._links[int(frame.get("User-Id"))]
             return f"{link.name} {link.address.endpoint}"
-        return str(frame.get("Peer-Address"))
+        try:
+            return str(frame.get("Peer-Address"))
+        except zmq.ZMQError:  # libzmq keeps none for who speaks ZMTP 1 or 2, as stray bytes may happen to
+            return "a stranger"
 
     # -- connections ---------------------------------------------------------------------------------
 

@@ -272,6 +272,14 @@ def test_what_is_not_accepted_is_dropped_and_counted(counter: str, made: list[Tr
     assert drops == expected
 
 
+def test_stray_bytes_that_are_zmtp_1_are_dropped_and_counted(made: list[Transport]) -> None:
+    addresses = free_addresses(2)
+    made += [Transport(0, addresses, cluster_id=ID)]
+    with socket.create_connection(("127.0.0.1", int(addresses[0].rpartition(":")[2]))) as stray:
+        stray.sendall(b"\x01\x00" + b"\x06\x00hello")  # an anonymous sender, then a frame
+        until(lambda: made[0].counters["dropped_malformed"] == 1, made[0])
+
+
 def test_the_log_says_what_to_do_once(made: list[Transport], capsys: pytest.CaptureFixture[str]) -> None:
     addresses = free_addresses(2)
     made.append(Transport(0, addresses, cluster_id=ID))
