@@ -173,12 +173,11 @@ class Clock:
         self._base, self._drift = _line(t, d)
         self._reach = 2 * t[0] - t[-1], 2 * t[-1] - t[0]
         rest = d - (self._base + self._drift * t)
-        blocks, odd = divmod(len(t), BLOCK)
-        knots = [(np.median(t[:odd]), np.median(rest[:odd]))] if odd >= FEW or blocks == 0 else []
-        for block in range(blocks):
-            part = slice(odd + block * BLOCK, odd + (block + 1) * BLOCK)
-            knots.append((np.median(t[part]), np.median(rest[part])))
-        self._knot_t, self._knot_d = np.array(knots).T
+        odd = len(t) % BLOCK
+        knots = np.median(np.stack([t[odd:], rest[odd:]]).reshape(2, -1, BLOCK), axis=2)
+        if odd >= FEW or len(t) < BLOCK:
+            knots = np.column_stack([np.median([t[:odd], rest[:odd]], axis=1), knots])
+        self._knot_t, self._knot_d = knots
 
 
 def _joined(a: Samples, b: Samples) -> Samples:
