@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +195,19 @@ def load(path: Path) -> Config:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is no UTF-8 text") from None
     return parse_text(text, path)
+
+
+def make_directories(replica: Replica) -> None:
+    """Make the replica's directories where they are missing.  ConfigError when one cannot be made or written."""
+    for key in ("log_dir", "run_dir"):
+        path: Path = getattr(replica, key)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            reason = "" if os.access(path, os.W_OK | os.X_OK) else "may not be written by this user"
+        except OSError as error:
+            reason = f"cannot be made: {error.strerror}"
+        if reason:
+            raise ConfigError(f"replica.{key} {path}: {reason}; name another directory, or change its owner")
 
 
 def parse_text(text: str, path: Path) -> Config:

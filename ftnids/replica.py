@@ -20,6 +20,7 @@ import hashlib
 import os
 import signal
 import time
+from contextlib import ExitStack
 from types import FrameType
 from typing import Final
 
@@ -32,9 +33,8 @@ from ftnids.alerts.identity import Identifier
 from ftnids.alerts.outputs import JsonLines, Output, Stdout, Syslog, known_ids
 from ftnids.alerts.readers import Record
 from ftnids.capture import CaptureThread, open_capture
-from ftnids.config import Config
+from ftnids.config import Config, make_directories
 from ftnids.core import PacketBatch, Ring
-from ftnids.errors import FtnidsError
 from ftnids.feed import Feed, Hashes, Ids, PcapFile, put_aside
 from ftnids.peers import keys
 from ftnids.peers.transport import Transport
@@ -87,13 +87,15 @@ class Replica:
         self._warnings: list[str] = []
         self._identifiers: dict[int, Identifier] = {}  # by run of the IDS
         self._read: set[int] = set()  # runs that have ended and are read to their end
-        self._open()
+        self._limiter = log.Limiter()
+        with ExitStack() as undo:
+            self._open(undo)
+            undo.pop_all()
 
-    def _open(self) -> None:
-        """Everything that can be refused is refused here, before the first packet: one clear line."""
+    def _open(self, undo: ExitStack) -> None:
+        """Everything that can be refused is refused here, before the first packet: one clear line, nothing left."""
         config = self.config
-        for directory in (config.replica.log_dir, config.replica.run_dir):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directories(config.replica)
         identity = keys.identify(
             config.cluster.name,
             config.cluster.secret_file,
@@ -103,6 +105,7 @@ class Replica:
             loopback=config.loopback,
         )
         self.capture = open_capture(config.capture)
+        undo.callback(self.capture.close)
         self.ring = Ring.create(
             f"{config.cluster.name}-{self.name}",
             slots=config.ring.slots,
@@ -115,6 +118,7 @@ class Replica:
             seed=identity.seed,
             group=config.ring.group or None,
         )
+        undo.callback(self.ring.close, unlink=True)
         self.transport = Transport(
             self.me,
             [member.address for member in config.cluster.member],
@@ -122,6 +126,7 @@ class Replica:
             keys=identity.keys,
             names=self.names,
         )
+        undo.callback(self.transport.close)
         self.engine = Engine(self._settings(), self.ring, self._now_ns())
         self.feed, self.ids, self._hashes = self._make_feed()
         self.desk = self._make_desk()
@@ -217,8 +222,8 @@ class Replica:
             if self._ended:
                 self._finish()
             return 1 if self._reason else 0
-        except FtnidsError as error:
-            self._reason = str(error)
+        except Exception as error:
+            self._reason = str(error) or repr(error)
             raise
         finally:
             self._close()
@@ -392,7 +397,11 @@ class Replica:
             self._turn()
 
     def _write_status(self, state: str = "") -> None:
-        snapshot.write(self.config.replica.log_dir / "status.json", self._snapshot(state))
+        path = self.config.replica.log_dir / "status.json"
+        try:
+            snapshot.write(path, self._snapshot(state))
+        except OSError as error:  # packets go on without it
+            self._limiter.log(self._log, "error", "status", "status_not_written", file=str(path), reason=error.strerror)
 
     def _snapshot(self, state: str) -> snapshot.Snapshot:
         member, view = self.engine.member, self.engine.view

@@ -259,8 +259,10 @@ def command(
         if not 1 <= value <= most:
             raise UsageError(f"{name} {value}: wants 1 to {most}")
     for path in filter(None, (output, map_path)):
-        if any(path.resolve() == capture.resolve() for capture in captures):
+        if any(_same_file(path, capture) for capture in captures):
             raise UsageError(f"{path}: is one of the captures; write somewhere else")
+    if map_path and _same_file(output, map_path):
+        raise UsageError(f"--map {map_path}: is where -w writes; write somewhere else")
     settings = Settings(k=k, l=length, aligner=aligner)
     with _progress() as progress:
         summary, warnings = align(captures, output, map_path, settings, progress)
@@ -268,6 +270,14 @@ def command(
     for warning in warnings:
         click.echo(f"ftnids: {warning}", err=True)
     return 1 if warnings else 0
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Whether writing the one would write the other: by name, or through a link of either kind."""
+    try:
+        return one.samefile(other) and one.is_file()
+    except OSError:  # one of them is not there
+        return one.resolve() == other.resolve()
 
 
 @contextmanager

@@ -70,14 +70,14 @@ def _look_at(options: Options, voice: Voice) -> scan.Shape | None:
 def _private_directory() -> Iterator[Path]:
     """A directory for keys, sockets and FIFOs that only this user may enter.
 
-    It is removed at the end, and with it the rings of replicas that had to be killed.
+    It is removed at the end, and with it the rings of replicas and other children that had to be killed.
     """
     path = Path(tempfile.gettempdir()) / leftovers.tag()
     path.mkdir(mode=0o700)
     try:
         yield path
     finally:
-        leftovers.remove_files(lambda name: f"{name}-".startswith(f"{leftovers.tag()}-"))
+        leftovers.remove_files(lambda name: f"{name}-".startswith(f"{leftovers.tag()}-") or leftovers.stale(name))
 
 
 @contextlib.contextmanager

@@ -50,7 +50,9 @@ class Child:
         return self.process.poll()
 
     def last_words(self) -> str:
-        """The last line of its log, which says why it ended."""
+        """Why it ended: the signal that killed it, or the last line of its log."""
+        if self.status is not None and self.status < 0:
+            return f"killed by {signal.Signals(-self.status).name}"
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else "it said nothing"
 

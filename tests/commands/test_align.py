@@ -198,3 +198,14 @@ def test_an_output_that_is_full(pair: tuple[Path, Path]) -> None:
 
 def test_a_capture_is_not_overwritten(pair: tuple[Path, Path]) -> None:
     assert "one of the captures" in refusal(*pair, "-w", pair[0])
+
+
+@pytest.mark.parametrize("link", ["hardlink_to", "symlink_to"])
+def test_a_capture_is_not_overwritten_through_a_link(tmp_path: Path, pair: tuple[Path, Path], link: str) -> None:
+    getattr(tmp_path / "other.pcap", link)(pair[1])
+    assert "one of the captures" in refusal(*pair, "-w", tmp_path / "other.pcap")
+
+
+def test_the_map_does_not_overwrite_the_output(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    assert "is where -w writes" in refusal(*pair, "-w", tmp_path / "agreed", "--map", tmp_path / "agreed")
+    assert not (tmp_path / "agreed").exists()

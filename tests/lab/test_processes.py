@@ -65,6 +65,11 @@ def test_silence_and_failure_have_words(tmp_path: Path) -> None:
         failing = children.start("bad", ["sh", "-c", "echo no such thing >&2; exit 3"], tmp_path / "log2", talks=True)
         with pytest.raises(FtnidsError, match="bad did not start: no such thing"):
             failing.read_line(10)
+        killed = children.start("gone", ["sh", "-c", "echo all is well; sleep 60"], tmp_path / "log3")
+        wait_until(lambda: bool((tmp_path / "log3").read_text()), 10, "the first line")
+        killed.signal(signal.SIGKILL)
+        wait_until(lambda: killed.status is not None, 10, "the end")
+        assert killed.last_words() == "killed by SIGKILL"
 
 
 def test_waiting_has_an_end() -> None:
