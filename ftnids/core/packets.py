@@ -32,7 +32,7 @@ class PacketBatch:
         return PacketBatch(self.hash[wanted], self.caplen[wanted], self.wirelen[wanted], frames.tobytes())
 
     def parts(self, most_bytes: int) -> Iterator[tuple[slice, PacketBatch]]:
-        """The batch in order as smaller ones of at most `most_bytes` of frames, or of one packet; and which these are."""
+        """The batch in order as smaller ones of at most `most_bytes` of frames (or one packet), and which these are."""
         ends = np.cumsum(self.caplen.astype(np.int64))
         first = 0
         while first < len(ends):
