@@ -69,7 +69,8 @@ class Weather:
 def draw(seed: int, replicas: int | None = None) -> Weather:
     """Draw the weather of `seed`; `replicas` forces their number."""
     rng = np.random.default_rng([0xF7, seed])
-    n = replicas or int(rng.choice([2, 2, 3, 3, 4, 5, 7]))
+    drawn = int(rng.choice([2, 2, 3, 3, 4, 5, 7]))  # drawn in any case: a seed replayed with its own number is the same
+    n = replicas or drawn
     rate = float(10 ** rng.uniform(1, 4.7))
 
     def sometimes(share: float, value: float) -> float:

@@ -102,3 +102,4 @@ def test_the_weather_is_the_seed_s_alone() -> None:
     assert draw(77) == draw(77)
     assert draw(77) != draw(78)
     assert draw(77, 5).replicas == 5
+    assert draw(78, draw(78).replicas) == draw(78), "the replay command names the number of replicas"
