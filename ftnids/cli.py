@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from typing import Final
 
@@ -54,6 +56,12 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE, errno.EIO):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again when it flushes at exit
+        print(f"ftnids: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
     except FtnidsError as error:
         print(f"ftnids: {error}", file=sys.stderr)
         sys.exit(error.exit_status)

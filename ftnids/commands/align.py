@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -264,6 +265,7 @@ def command(
     if map_path and _same_file(output, map_path):
         raise UsageError(f"--map {map_path}: is where -w writes; write somewhere else")
     settings = Settings(k=k, l=length, aligner=aligner)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the rings are removed
     with _progress() as progress:
         summary, warnings = align(captures, output, map_path, settings, progress)
     click.echo(json.dumps(summary) if as_json else _table(summary, output))

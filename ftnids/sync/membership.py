@@ -283,10 +283,8 @@ class Membership:
             self.out.append(Note("warning", "join_refused", {"member": member, "reason": why}))
 
     def _differing(self, config: str) -> str:
-        mine, theirs = set(self._settings.config.split("\n")), set(config.split("\n"))
-        return ", ".join(
-            [*(f"{x} there" for x in sorted(theirs - mine)), *(f"{x} here" for x in sorted(mine - theirs))]
-        )
+        ours, theirs = set(self._settings.config.split("\n")), set(config.split("\n"))
+        return f"the joiner has {', '.join(sorted(theirs - ours))}; the set has {', '.join(sorted(ours - theirs))}"
 
     def history(self, message: History, now_ns: int) -> None:
         """The founder's packets: find them here and answer, or learn that this replica is not wanted."""

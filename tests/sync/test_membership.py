@@ -130,7 +130,7 @@ def test_a_replica_with_other_settings_is_refused_with_the_difference() -> None:
     )
     room.nodes[0] = Membership(odd, stream, room.now)
     room.run(0.5)
-    assert "sync.k = 8 there, sync.k = 56 here" in room.failed[0]
+    assert "the joiner has sync.k = 8; the set has sync.k = 56" in room.failed[0]
     assert "same" not in room.failed[0]
 
 
