@@ -76,6 +76,7 @@ class Replica:
         self.incarnation = time.time_ns()
         self._log = log.get("replica", replica=self.name)
         self._stopped_at = 0.0  # monotonic time of the first signal
+        self._said_stopping = False
         self._reason = ""
         self.rejoin = False  # whether to start anew: the others have gone on without this replica
         self._ended = False  # the agreed stream is complete, and stable
@@ -84,7 +85,6 @@ class Replica:
         self._seqs = np.empty(0, np.int64)  # ... and seq
         self._status_at = self._alerts_at = 0.0
         self._delay = DelayMeter()
-        self._warnings: list[str] = []
         self._identifiers: dict[int, Identifier] = {}  # by run of the IDS
         self._read: set[int] = set()  # runs that have ended and are read to their end
         self._limiter = log.Limiter()
@@ -230,6 +230,11 @@ class Replica:
 
     def _turn(self) -> None:
         """Look around once: messages in, everything that is due, actions out."""
+        if (
+            self._stopped_at and not self._said_stopping
+        ):  # not in the signal handler: it may have interrupted the logger
+            self._said_stopping = True
+            self._log.info("stopping", waits_s=STOP_S, hint="for the others to end, too; a second signal ends at once")
         now = self._now_ns()
         wait_s = min((self.engine.deadline_ns() - now) / 1e9, WAIT_S)
         for message in self.transport.receive(max(wait_s, 0.0)):
@@ -326,6 +331,7 @@ class Replica:
             coordinator=self.names[start.view.coordinator],
             members=[self.names[m] for m in start.members],
             seq=start.seq,
+            captured_before=start.position,  # before there was a set: not in the agreed stream
         )
         self.desk.start(start.view.coordinator, start.members, time.monotonic_ns())
         if self.config.capture.from_start:
@@ -413,7 +419,7 @@ class Replica:
             time=time.time(),
             version=__version__,
             implementation=core.IMPL,
-            warnings=self._warnings,
+            warnings=[warning for warning in (self.thread.warning, *map(str, self.feed.errors)) if warning],
         )
         record.ring = self.ring.stats()
         record.peers = dict(self.transport.counters)
