@@ -53,7 +53,7 @@ FILE_FAILURE_MS: Final = 5_000  # replicas that replay files compete for the pro
 STATUS_S: Final = 1.0
 ALERTS_S: Final = 0.05
 FINISH_S: Final = 120.0  # after the end of the stream: for the IDS to end and the alerts to leave
-STOP_S: Final = 10.0  # after a signal: for the other members to end their streams, too
+STOP_S: Final = 5.0  # after a signal: for the other members to end their streams, too
 LINGER_S: Final = 2.0  # for the others to see the end
 
 STATES: Final = {
@@ -347,7 +347,7 @@ class Replica:
             members=[self.names[m] for m in change.members],
             seq=change.seq,
         )
-        self.desk.start(change.view.coordinator, change.members, time.monotonic_ns())
+        self.desk.start(change.view.coordinator, change.members, time.monotonic_ns(), change.left)
 
     # -- alerts and status ------------------------------------------------------------------------------
 

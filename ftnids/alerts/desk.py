@@ -50,15 +50,16 @@ class Desk:
         self._final = False
         self.alerts = 0  # raised by this replica's IDS
 
-    def start(self, coordinator: int, members: Sequence[int], now_ns: int) -> None:
+    def start(self, coordinator: int, members: Sequence[int], now_ns: int, left: Sequence[int] = ()) -> None:
         """A view begins: who puts alerts out, and whose alerts count.
 
         Where it is another coordinator than before, everyone sends again what the last one may have died
-        with; what it did put out is known from the output, where that can be read here.
+        with, unless it is among those that `left` in order: they put out what they have taken.  What it did put
+        out is known from the output, where that can be read here.
         """
         before, self._coordinator = self._coordinator, coordinator
         self._others = tuple(m for m in members if m != coordinator)
-        again = self._sender.again() if before not in (None, coordinator) else []
+        again = self._sender.again(lost=before not in left) if before not in (None, coordinator) else []
         if coordinator == self._me:
             self._dedup.set_members([self._names[m] for m in members])
             self._dedup.mark_out(self._known())

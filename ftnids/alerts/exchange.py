@@ -22,7 +22,7 @@ from ftnids.alerts.readers import Record
 from ftnids.limits import MAX_ALERT_BATCH
 from ftnids.sync.messages import Alert, View
 
-KEPT_NS: Final = 10_000_000_000  # acknowledged alerts are kept that long, for a coordinator that dies with them
+KEPT_NS: Final = 3_000_000_000  # acknowledged alerts are kept that long, for a coordinator that dies with them
 RESEND_NS: Final = 200_000_000
 PROGRESS_NS: Final = 200_000_000
 WINDOW: Final = 4  # batches under way
@@ -87,9 +87,11 @@ class Sender:
         if answer.final and answer.acked >= self._next:
             self._final_acked = True
 
-    def again(self) -> list[bytes]:
-        """There is another coordinator: send it what the last one may have died with; returns those batches."""
-        batches = [batch for _, batch in self._kept] + [self._waiting[n] for n in sorted(self._waiting)]
+    def again(self, *, lost: bool) -> list[bytes]:
+        """There is another coordinator: send it what the last one did not take, and if that is `lost`, what it may
+        have died with; returns those batches.
+        """
+        batches = [batch for _, batch in self._kept if lost] + [self._waiting[n] for n in sorted(self._waiting)]
         self._kept.clear()
         self._waiting = {self._next + i: batch for i, batch in enumerate(batches)}
         self._next += len(batches)

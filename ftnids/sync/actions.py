@@ -99,11 +99,12 @@ class Fail:
 
 @dataclass(slots=True)
 class Change:
-    """The view has changed: `view` with `members` goes on from seq `seq`."""
+    """The view has changed: `view` with `members` goes on from seq `seq`; `left` took their leave."""
 
     view: View
     members: tuple[int, ...]
     seq: int
+    left: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)

@@ -265,7 +265,7 @@ class Engine:
             if self.coordinator is not None:
                 self.coordinator.resume(install, self.member, holes)
         self.views.entered(self.members, now_ns)
-        self._out.append(Change(self.view, self.members, install.first_seq))
+        self._out.append(Change(self.view, self.members, install.first_seq, self.views.left()))
 
     def _name(self, install: Install) -> None:
         self.view = install.installed

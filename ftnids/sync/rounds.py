@@ -20,7 +20,7 @@ class Rounds:
         self._limit = max_desync
         self._open = 0  # packets in the round that is not full
         self._open_dirty = False
-        self.rounds = 0
+        self._full = 0
         self.dirty_rounds = 0
         self.desync_level = 0
         self.max_desync = 0
@@ -29,11 +29,16 @@ class Rounds:
         """Count settled packets; `full` says which of them all members had."""
         first, total = self._open, self._open + len(full)
         dirty = np.unique((np.flatnonzero(~full) + first) // self._k)
-        self.rounds += total // self._k
+        self._full += total // self._k
         self.dirty_rounds += len(dirty) - int(self._open_dirty and len(dirty) > 0 and dirty[0] == 0)
         last = total // self._k
         self._open = total % self._k
         self._open_dirty = (len(dirty) > 0 and int(dirty[-1]) == last) or (self._open_dirty and last == 0)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds so far, the one that is begun included."""
+        return self._full + (self._open > 0)
 
     def window(self, anchors: I64, length: int) -> None:
         """Note a dirty window of `length` merged packets with anchors ending at the indices `anchors`."""

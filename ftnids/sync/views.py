@@ -93,6 +93,10 @@ class Views:
         """A member ends, and says so."""
         self._left = {x for x in self._left if x[0] != message.sender} | {(message.sender, message.incarnation)}
 
+    def left(self) -> tuple[int, ...]:
+        """Those whose last process took its leave."""
+        return tuple(m for m, incarnation in self._left if self._membership.peers[m].incarnation == incarnation)
+
     def hears(self, now_ns: int) -> int:
         """Bit mask of the members that this one does not suspect, itself included."""
         suspects = self.suspects(now_ns)

@@ -110,3 +110,16 @@ def test_alerts_that_the_coordinator_died_with_come_out_of_the_next_one() -> Non
         pair.now += 50 * MS
         pair.desks[1].tick(pair.now)
     assert [r["ftnids"]["seq"] for r in pair.alerts[1].records] == [3]
+
+
+def test_a_coordinator_that_left_in_order_has_put_out_what_it_took() -> None:
+    pair = Pair()
+    for desk in pair.desks:
+        desk.raised([alert(3)], pair.now)
+    pair.run(1)
+    pair.desks[1].start(1, (1,), pair.now, left=(0,))
+    pair.desks[1].raised([alert(4)], pair.now)
+    pair.desks[1].progress(10)
+    pair.run(1)
+    assert [r["ftnids"]["seq"] for r in pair.alerts[0].records] == [3]
+    assert [r["ftnids"]["seq"] for r in pair.alerts[1].records] == [4]
