@@ -40,7 +40,3 @@ class PeerError(FtnidsError):
 
 class FeedError(FtnidsError):
     """An IDS or a feed output cannot be started or written."""
-
-
-class SyncError(FtnidsError):
-    """The replicas cannot agree: another configuration, another cluster, a lost view."""

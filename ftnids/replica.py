@@ -422,7 +422,7 @@ class Replica:
             warnings=[warning for warning in (self.thread.warning, *map(str, self.feed.errors)) if warning],
         )
         record.ring = self.ring.stats()
-        record.peers = dict(self.transport.counters)
+        record.peers = {**self.transport.counters, "stale": self.engine.stale}
         record.counters |= {
             "captured": self.thread.captured,
             "kernel_drops": self.thread.kernel_drops,

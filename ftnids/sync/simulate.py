@@ -96,7 +96,6 @@ class Replica:
     stalled_until: int = 0
     said_end: bool = False
     dead: bool = False
-    died_ns: int = 0
 
     def local(self, true_ns: int) -> int:
         """This replica's clock at true time."""
@@ -213,7 +212,7 @@ class Simulation:
 
     def _kill(self, r: int, restart_after: int) -> None:
         x = self.replicas[r]
-        x.dead, x.died_ns = True, self.now
+        x.dead = True
         self._last_ns = max(self._last_ns, self.now + restart_after + REJOIN)
         self._schedule(self.now + restart_after, r, Fault("crash", 0, 0, 1 << r))
 

@@ -60,7 +60,6 @@ class Views:
         self.promised = member.view
         self.joiners: dict[int, Join] = {}  # ready to come in
         self._left: set[tuple[int, int]] = set()  # members and incarnations that took their leave
-        self.changes = 0
         self.out: list[Action] = []
         self._attempt: _Attempt | None = None
         self._asked_ns = 0
@@ -256,7 +255,6 @@ class Views:
 
     def entered(self, members: tuple[int, ...], now_ns: int) -> None:
         """The view is installed."""
-        self.changes += 1
         self.promised = self._member.view
         self.joiners = {m: j for m, j in self.joiners.items() if m not in members}
         self._attempt = None
