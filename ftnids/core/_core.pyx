@@ -297,6 +297,7 @@ cdef class Source:
     def set_drop(self, uint64_t seed, uint64_t first, uint64_t after_kept, uint64_t after_dropped):
         self.capture.drop.seed, self.capture.drop.first = seed, first
         self.capture.drop.after_kept, self.capture.drop.after_dropped = after_kept, after_dropped
+        self.capture.drop.index, self.capture.drop.dropping = 0, False
 
     def run(self, Handle ring not None, long max_packets, int64_t timeout_ns):
         cdef long done

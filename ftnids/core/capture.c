@@ -147,17 +147,25 @@ void ftn_update_stats(struct ftn_capture *c)
     c->stats_ns = ftn_monotonic_ns();
 }
 
-/* The end of a file; a record cut short ends it too. */
+static bool starts_with(const char *text, const char *start)
+{
+    return strncmp(text, start, strlen(start)) == 0;
+}
+
+/* The end of a file; a record cut short or damaged ends it too.  What the machine fails at is no fault of the file. */
 static enum fate finish(struct ftn_capture *c, bool failed)
 {
     if (failed) {
         const char *reason = pcap_geterr(c->pcap);
-        if (strncmp(reason, "truncated", 9) != 0) {
-            snprintf(c->error, sizeof c->error, "at packet %llu: %s", (unsigned long long)c->seen, reason);
+        const unsigned long long at = c->seen;
+        if (starts_with(reason, "error reading") || starts_with(reason, "malloc") || starts_with(reason, "out of memory")) {
+            snprintf(c->error, sizeof c->error, "at packet %llu: %s", at, reason);
             return WAITING;
         }
-        snprintf(c->warning, sizeof c->warning, "truncated at packet %llu; used what came before",
-                 (unsigned long long)c->seen);
+        if (starts_with(reason, "truncated"))
+            snprintf(c->warning, sizeof c->warning, "truncated at packet %llu; used what came before", at);
+        else
+            snprintf(c->warning, sizeof c->warning, "damaged at packet %llu (%.300s); used what came before", at, reason);
     }
     c->ended = true;
     raise_watermark(c, INT64_MAX);

@@ -84,6 +84,8 @@ uint64_t ftn_export_pcap(struct ftn_ring *ring, int fd, uint64_t first, uint64_t
 {
     struct pieces pieces;
     *error = 0;
+    if (first < last && last - first > ring->agreed_mask + 1) /* a damaged counter: the index never held them all */
+        *error = EBADMSG;
     while (first < last && *error == 0) {
         const uint64_t next = collect(ring, first, last, &pieces, error);
         int fault = 0;

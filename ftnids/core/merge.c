@@ -83,11 +83,20 @@ out:
     free(known);
 }
 
+/* The widest tolerance of the captures that hold packets `at` to `end` of by_hash. */
+static int64_t widest_of(const struct merge *m, size_t at, size_t end)
+{
+    int64_t widest = 0;
+    for (; at < end && widest < m->widest; at++)
+        widest = max64(widest, m->tolerance[m->owner[m->by_hash[at]]]);
+    return widest;
+}
+
 /* Where the burst ends that begins at packet `at` of by_hash; `end` is where its hash ends. */
-static size_t burst_end(const struct merge *m, size_t at, size_t end)
+static size_t burst_end(const struct merge *m, size_t at, size_t end, int64_t widest)
 {
     size_t last = at + 1;
-    while (last < end && m->time[m->by_hash[last]] - m->time[m->by_hash[last - 1]] <= m->widest)
+    while (last < end && m->time[m->by_hash[last]] - m->time[m->by_hash[last - 1]] <= widest)
         last++;
     return last;
 }
@@ -152,21 +161,39 @@ static void prepare(struct merge *m, const struct ftn_capture_view *views, int c
     sort_packets(m, views);
 }
 
+/* Sixteen times the logarithm to base 2 of `total / part`, 0 < part <= total; straight lines between powers. */
+static int32_t surprise(int64_t part, int64_t total)
+{
+    const int64_t share = max64(part * ONE / total, 1);
+    const int whole = 63 - __builtin_clzll((uint64_t)share);
+    return (int32_t)(16 * 16 - 16 * whole - (((share << 4) >> whole) - 16));
+}
+
 /* Joins the simple bursts and makes the ruler of those whose hash occurs in no other. */
 static void join_simple(struct merge *m)
 {
+    int64_t seen = 0, kept[FTN_MERGE_CAPTURES] = {0};
     m->chain.count = 0;
     for (size_t hash = 0; hash < m->hashes; hash++) {
         const size_t first = m->first_of[hash], last = m->first_of[hash + 1];
+        const int64_t widest = widest_of(m, first, last);
         for (size_t at = first, end; at < last; at = end) {
-            end = burst_end(m, at, last);
+            end = burst_end(m, at, last, widest);
             if (!is_simple(m, at, end))
                 continue;
             const int32_t g = fused(m, m->by_hash + at, end - at, false);
-            if (at == first && end == last && m->group[g].holders > 1)
+            if (at != first || end != last)
+                continue;
+            seen++;
+            for (int r = 0; r < m->captures; r++)
+                kept[r] += members(m, g)[r] != NONE;
+            if (m->group[g].holders > 1)
                 m->chain.at[m->chain.count++] = g;
         }
     }
+    const int32_t unknown = m->captures != 2 ? MOST_PAIRS * SURPRISES : UNKNOWN;
+    for (int r = 0; r < m->captures; r++)
+        m->surprise[r] = seen < SEEN ? unknown : surprise(seen + 1 - kept[r], seen + 1);
     ftn_make_ruler(m, m->chain);
 }
 
@@ -174,9 +201,11 @@ static void pair_others(struct merge *m)
 {
     m->chain.count = 0;
     for (size_t hash = 0; hash < m->hashes; hash++) {
+        const size_t first = m->first_of[hash], last = m->first_of[hash + 1];
+        const int64_t widest = widest_of(m, first, last);
         m->chain_of[hash] = (uint32_t)m->chain.count;
-        for (size_t at = m->first_of[hash], end; at < m->first_of[hash + 1]; at = end) {
-            end = burst_end(m, at, m->first_of[hash + 1]);
+        for (size_t at = first, end; at < last; at = end) {
+            end = burst_end(m, at, last, widest);
             if (is_simple(m, at, end))
                 m->chain.at[m->chain.count++] = m->by_hash[at];
             else

@@ -28,11 +28,13 @@ static int32_t furthest(const struct merge *m, const size_t *head, const size_t 
 
 /*
  * Orders `groups` so that each capture's order is kept, by time where no capture orders them.  Where captures
- * contradict each other the group that is furthest out of place gives way, and is marked odd.
+ * contradict each other the group that is furthest out of place gives way, and is marked odd; so is the oldest, where
+ * another one would overtake it by too much.
  */
 void ftn_topological(struct merge *m, struct list groups, int32_t *order)
 {
     size_t head[FTN_MERGE_CAPTURES], end[FTN_MERGE_CAPTURES], out = 0;
+    int64_t apart = 0; /* twice what the stamps of one packet differ by */
     for (size_t x = 0; x < m->total; x++)
         m->sequence[x] = NONE;
     for (size_t i = 0; i < groups.count; i++) {
@@ -41,6 +43,7 @@ void ftn_topological(struct merge *m, struct list groups, int32_t *order)
             if (members(m, g)[r] != NONE)
                 m->sequence[members(m, g)[r]] = g;
         m->mean[g] = time_of(m, g);
+        apart = max64(apart, 2 * (m->group[g].last - m->group[g].first));
         m->waiting[g] = m->group[g].holders;
         m->done[g] = m->odd[g] = false;
     }
@@ -55,23 +58,27 @@ void ftn_topological(struct merge *m, struct list groups, int32_t *order)
             m->waiting[m->sequence[head[r]]]--;
     }
     for (;;) {
-        int32_t chosen = NONE;
-        bool heads = false, now = true;
+        int32_t chosen = NONE, oldest = NONE;
+        bool now = true;
         for (int r = 0; r < m->captures; r++) {
             if (head[r] == end[r])
                 continue;
             const int32_t g = m->sequence[head[r]];
-            heads = true;
+            if (oldest == NONE || m->mean[g] < m->mean[oldest])
+                oldest = g;
             if (!m->waiting[g] && (chosen == NONE || m->mean[g] < m->mean[chosen]))
                 chosen = g;
         }
-        if (!heads)
+        if (oldest == NONE)
             return;
         if (chosen == NONE) {
             chosen = furthest(m, head, end);
             for (int r = 0; r < m->captures; r++)
                 if (head[r] < end[r] && m->sequence[head[r]] != chosen)
                     now = now && m->mean[chosen] <= m->mean[m->sequence[head[r]]];
+            m->odd[chosen] = true;
+        } else if (m->mean[chosen] - m->mean[oldest] > apart) {
+            chosen = oldest;
             m->odd[chosen] = true;
         }
         if (now) {

@@ -9,6 +9,8 @@ struct burst {
     const int32_t *packet; /* in time order */
     size_t count;
     bool is_short; /* little tells its packets apart: the most pairs win */
+    int taking_part, order[FTN_MERGE_CAPTURES];
+    size_t most; /* packets that one capture has of it */
 };
 
 /* How many of the burst's packets come before `time`, or up to it. */
@@ -57,12 +59,13 @@ static int64_t score(const struct merge *m, const struct burst *burst, int32_t g
 {
     const int64_t between = time_of(m, g) - time_of(m, h);
     const int64_t tolerance = max64(m->group[g].tolerance, m->group[h].tolerance) >> m->scale;
-    const int64_t distance = (between < 0 ? -between : between) >> m->scale;
+    const int64_t surprise = min64(SURPRISE + m->group[g].surprise + m->group[h].surprise, MOST_PAIRS * SURPRISES);
+    const int64_t away = (between < 0 ? -between : between) >> m->scale;
     const bool against = contradicts(&m->group[g], &m->group[h]);
     if (burst->is_short)
-        return (MOST_PAIRS * tolerance * tolerance - distance * distance) >> against; /* the ruler may be wrong */
+        return (MOST_PAIRS * tolerance * tolerance - away * away) >> against; /* the ruler may be wrong */
     silence >>= m->scale;
-    return against ? -1 : 3 * tolerance * tolerance / 4 - distance * distance - 3 * silence * silence;
+    return against ? -1 : surprise * tolerance * tolerance / SURPRISES - away * away - 3 * silence * silence;
 }
 
 /* For each group the half-open range of `own` that the clocks may allow; returns the programme's cells. */
@@ -235,27 +238,42 @@ static void realign(struct merge *m, const struct burst *burst, int r)
         rebuild(m, kept, rows, NONE);
 }
 
+/* Counts what the captures have of the burst; above two, the fullest will be matched first. */
+static void count_captures(const struct merge *m, struct burst *burst)
+{
+    size_t count[FTN_MERGE_CAPTURES] = {0};
+    for (size_t i = 0; i < burst->count; i++)
+        count[m->owner[burst->packet[i]]]++;
+    for (int r = 0; r < m->captures; r++)
+        burst->taking_part += count[r] > 0;
+    for (int r = 0; r < m->captures; r++) {
+        int k = r;
+        for (; k > 0 && burst->taking_part > 2 && count[burst->order[k - 1]] < count[r]; k--)
+            burst->order[k] = burst->order[k - 1];
+        burst->order[k] = r;
+        burst->most = count[r] > burst->most ? count[r] : burst->most;
+    }
+}
+
 /* Finds the agreed packets of a burst in which some capture has several, and appends them to the chain. */
 void ftn_pair(struct merge *m, size_t at, size_t end)
 {
     struct burst burst = {.packet = m->by_hash + at, .count = end - at};
     int64_t tolerance = 0;
-    int taking_part = 0;
     for (size_t i = 0; i < burst.count; i++)
         tolerance = max64(tolerance, m->tolerance[m->owner[burst.packet[i]]]);
     burst.is_short = m->time[burst.packet[burst.count - 1]] - m->time[burst.packet[0]] <= SHORT * tolerance;
+    count_captures(m, &burst);
     m->groups.count = 0;
-    for (int r = 0; r < m->captures; r++)
-        if (own_packets(m, &burst, r)) {
+    for (int k = 0; k < m->captures; k++)
+        if (own_packets(m, &burst, burst.order[k]))
             matched(m, &burst);
-            taking_part++;
-        }
-    if (taking_part > 2 && burst.count <= REALIGN)
-        for (int r = 0; r < m->captures; r++)
+    if (burst.taking_part > 2 && burst.count <= REALIGN && burst.count * burst.taking_part <= REALIGNED)
+        for (int r = 0; r < m->captures && m->groups.count > burst.most; r++)
             realign(m, &burst, r);
     for (size_t i = 0; i < m->groups.count; i++) {
         const int32_t g = m->groups.at[i];
-        if (m->group[g].holders < taking_part || m->group[g].after >= m->group[g].before)
+        if (m->group[g].holders < burst.taking_part || m->group[g].after >= m->group[g].before)
             m->group[g].flags |= AMBIGUOUS;
         m->chain.at[m->chain.count++] = g;
     }

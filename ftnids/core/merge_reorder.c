@@ -94,7 +94,7 @@ void ftn_join_reordered(struct merge *m, int64_t reorder_ns, int64_t places)
             break;
         seen += joining ? suspects : 0;
     }
-    if (seen < EVIDENCE || 2 * (int64_t)m->ruled <= total)
+    if (seen < EVIDENCE || total < ENOUGH || 2 * (int64_t)m->ruled <= total)
         return;
     for (size_t hash = 0; hash < m->hashes; hash++) {
         const int32_t *chain = m->chain.at + m->chain_of[hash];

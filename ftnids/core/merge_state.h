@@ -17,9 +17,15 @@ enum {
     SHORT = 4,       /* tolerances; in a longer burst the count of pairs does not come first */
     SCORE_BITS = 20, /* of a time in a score */
     MOST_PAIRS = 64, /* what a pair is worth where the count comes first, in tolerances squared */
-    REALIGN = 64,    /* packets of a burst of more than two captures that is gone over once more */
+    SURPRISES = 256, /* surprises that are worth a tolerance squared: 16 are one bit */
+    SURPRISE = 44,   /* of two repeats so close */
+    SEEN = 256,      /* packets that occur once; fewer show nothing of loss ... */
+    UNKNOWN = 896,   /* ... and this is the surprise of two captures; of more, the most pairs win */
+    REALIGN = 64,    /* packets of a burst of more than two captures that is gone over once more ... */
+    REALIGNED = 512, /* ... and these, times its captures */
     ONE = 1 << 16,   /* a share, in fixed point */
-    EVIDENCE = 4,    /* reordered packets from which on reordering counts as seen */
+    EVIDENCE = 4,    /* reordered packets from which on reordering counts as seen ... */
+    ENOUGH = 2048,   /* ... among so many: in a short window repeats and a poor clock look the same */
     AMBIGUOUS = 1,   /* messages.Flag.AMBIGUOUS */
     NONE = -1,
     BEFORE_ALL = -1, /* places on the ruler */
@@ -32,6 +38,7 @@ struct group {
     int64_t first, last, sum; /* of its packets' times */
     int64_t tolerance;        /* the widest */
     int32_t after, before;    /* places on the ruler */
+    int32_t surprise;         /* were all its captures to lose a packet */
     uint8_t holders, flags;
 };
 
@@ -44,6 +51,7 @@ struct merge {
     int captures;
     size_t total, start[FTN_MERGE_CAPTURES + 1];
     int64_t widest, tolerance[FTN_MERGE_CAPTURES];
+    int32_t surprise[FTN_MERGE_CAPTURES]; /* when a capture loses a packet */
     int scale;
 
     uint8_t *owner; /* of each packet: its capture */
@@ -94,6 +102,7 @@ static inline void alone(struct merge *m, int32_t x, bool measured)
     members(m, x)[m->owner[x]] = x;
     m->group[x] = (struct group){
         .first = time, .last = time, .sum = time, .tolerance = m->tolerance[m->owner[x]], .holders = 1,
+        .surprise = m->surprise[m->owner[x]],
         .after = measured ? m->after[x] : BEFORE_ALL, .before = measured ? m->before[x] : BEHIND_ALL,
     };
 }
@@ -108,6 +117,7 @@ static inline void join(struct merge *m, int32_t g, int32_t h)
     a->last = max64(a->last, b->last);
     a->sum += b->sum;
     a->holders += b->holders;
+    a->surprise += b->surprise;
     a->tolerance = max64(a->tolerance, b->tolerance);
     a->after = max32(a->after, b->after);
     a->before = min32(a->before, b->before);

@@ -60,6 +60,8 @@ class Ring:
         memory = mapped.memory
         self._hash = np.frombuffer(memory, np.uint64, self.slots, is_.captured.hash)
         self._time = np.frombuffer(memory, np.int64, self.slots, is_.captured.time)
+        self._at = np.frombuffer(memory, np.uint64, self.slots, is_.captured.at)
+        self._next = np.frombuffer(memory, np.uint64, 1, layout.CAPTURED + layout.NEXT)
         self._hash.flags.writeable = self._time.flags.writeable = False
         self._ref = np.frombuffer(memory, np.int64, self.agreed_slots, is_.agreed_ref)
         self._time_us = np.frombuffer(memory, np.int64, self.agreed_slots, is_.agreed_time)
@@ -120,7 +122,7 @@ class Ring:
             return
         self._segment.close(unlink)
         self._handle = _Closed(self.name)  # type: ignore[assignment]
-        del self._segment, self._hash, self._time, self._ref, self._time_us, self._flags
+        del self._segment, self._hash, self._time, self._at, self._next, self._ref, self._time_us, self._flags
 
     # -- captured -------------------------------------------------------------------------------
     @property
@@ -137,6 +139,16 @@ class Ring:
     def watermark_ns(self) -> int:
         """All captured up to this time is published.  Read it before `head`."""
         return self._handle.watermark_ns
+
+    @property
+    def fill(self) -> float:
+        """How full the store of captured packets is, in slots or in bytes, whichever is fuller: 0 to 1."""
+        tail, arena = self.tail, self._is.captured.arena
+        used = self.head - tail
+        if used <= 0:
+            return 0.0
+        behind = (int(self._next[0]) - int(self._at[tail % self.slots])) % arena
+        return min(1.0, max(used / self.slots, (behind or arena) / arena))
 
     def hashes(self, first: int, last: int) -> NDArray[np.uint64]:
         """Packet hashes of positions [first, last): a read-only view, or a copy where the ring wraps."""

@@ -13,13 +13,13 @@ closeness do.
    into one order.  Its places are the ruler on which every other packet is measured: a packet lies
    between the last ruled packet before it and the first one after it in its own capture.
    Packets whose order contradicts the others' are left out.
-3. *Pairs.*  In every other burst, capture by capture, packets are paired without crossing, where
-   the clocks allow it.  In a burst of a few tolerances little tells repeats apart: the most pairs
-   win, rather such as the ruler allows, so that the larger count survives; closeness breaks ties.
-   In a longer one, a flood, that would shift one capture against the other to win a pair: there the
-   ruler must allow a pair, and it must be worth its distance and the silence that it spans.  It is
-   a banded dynamic programme; a band too wide is paired greedily, so that no input costs more than
-   linear time.
+3. *Pairs.* In every other burst, capture by capture, packets are paired without crossing, where the clocks
+   allow it. In a burst of a few tolerances little tells repeats apart: the most pairs win, rather such as the
+   ruler allows, so that the larger count survives; closeness breaks ties. In a longer one, a flood, that would
+   shift one capture against the other to win a pair: there the ruler must allow a pair, and two packets, each
+   lost by all who do not hold it, must be less likely than its distance and the silence that it spans. Of more
+   than two captures the fullest goes first. It is a banded dynamic programme; a band too wide is paired
+   greedily, so that no input costs more than linear time.
 4. *Reordering.*  Packets left over in two captures, in an order that contradicts the ruler, are joined
    where reordering explains them better than loss does.
 5. *Merge.*  All packets in an order that keeps each capture's own; where captures contradict each
@@ -43,8 +43,14 @@ BAND = 16  # cells of the pairing programme for each packet of a burst; a wider 
 SHORT = 4  # tolerances; in a longer burst the count of pairs does not come first
 SCORE_BITS = 20  # of a time in a score: 2**46 for a pair at most, and 2**16 pairs fit an int64
 MOST_PAIRS = 64  # what a pair is worth where the count comes first, in tolerances squared
-REALIGN = 64  # packets of a burst of more than two captures that is gone over once more
-EVIDENCE = 4  # reordered packets in one window from which on reordering counts as seen
+SURPRISES = 256  # surprises that are worth a tolerance squared: 16 are one bit
+SURPRISE = 44  # of two repeats so close
+SEEN = 256  # packets that occur once; fewer show nothing of loss ...
+UNKNOWN = 896  # ... and this is the surprise of two captures; of more, the most pairs win
+REALIGN = 64  # packets of a burst of more than two captures that is gone over once more ...
+REALIGNED = 512  # ... and these, times its captures
+EVIDENCE = 4  # reordered packets in one window from which on reordering counts as seen ...
+ENOUGH = 2_048  # ... among so many: in a short window repeats and a poor clock look the same
 BEFORE_ALL, BEHIND_ALL = -1, 1 << 31  # places on the ruler
 FOREVER = 1 << 62  # ns
 ONE = 1 << 16  # a share, in fixed point
@@ -111,12 +117,13 @@ def merge(
     by_hash = list(_by_hash(hashes, times, tolerance_ns))
     simple = [[_fused(burst) if _is_simple(burst) else None for burst in bursts] for bursts in by_hash]
     ruler = Ruler([g for same in simple if len(same) == 1 for g in same if g and len(g.packets) > 1], captures)
+    surprises = _surprises([same[0] for same in simple if len(same) == 1 and same[0]], captures)
     scale = max(max(tolerance_ns).bit_length() - SCORE_BITS, 0)
     paired: list[list[Group]] = []  # for each hash its agreed packets in time order
     for bursts, fused in zip(by_hash, simple, strict=True):
         paired.append([])
         for burst, group in zip(bursts, fused, strict=True):
-            paired[-1] += [group] if group else _pair(burst, captures, ruler, scale)
+            paired[-1] += [group] if group else _pair(burst, ruler, surprises, scale)
     _join_reordered(paired, captures, ruler, reorder_ns, reorder_places)
     groups = [g for same in paired for g in same]
     return as_arrays([groups[g] for g in topological(groups, captures)[0]], captures)
@@ -145,29 +152,23 @@ def _by_hash(hashes: Sequence[U64], times: Sequence[I64], tolerance_ns: Sequence
     index = np.concatenate([np.arange(size) for size in sizes])[order].tolist()
     fresh = np.flatnonzero(np.diff(hash_[order]) != 0) + 1
     packets = [Packet(r, i, t, tolerance_ns[r]) for r, i, t in zip(owner, index, time[order].tolist(), strict=True)]
-    widest = max(tolerance_ns)
     for a, b in pairwise([0, *fresh.tolist(), len(packets)] if packets else []):
+        widest = max(packet.tolerance_ns for packet in packets[a:b])
         cuts = [i for i in range(a + 1, b) if packets[i].time_ns - packets[i - 1].time_ns > widest]
         yield [packets[i:j] for i, j in pairwise([a, *cuts, b])]
 
 
 def _is_simple(burst: list[Packet]) -> bool:
     """Whether the burst is one agreed packet: at most one packet of each capture, in tolerance of each other."""
-    return len({packet.capture for packet in burst}) == len(burst) and burst[-1].time_ns - burst[0].time_ns <= max(
-        packet.tolerance_ns for packet in burst
-    )
+    apart = burst[-1].time_ns - burst[0].time_ns
+    return len({p.capture for p in burst}) == len(burst) and apart <= max(p.tolerance_ns for p in burst)
 
 
 def _fused(packets: Iterable[Packet], ruler: Ruler | None = None) -> Group:
     """The group of `packets`, at most one of each capture, measured if there is a ruler."""
-    group: Group | None = None
-    for packet in packets:
-        alone = Group(packet, ruler.measure(packet)) if ruler else Group(packet)
-        if group is None:
-            group = alone
-        else:
-            group.join(alone)
-    assert group is not None
+    group, *others = (Group(packet, ruler.measure(packet)) if ruler else Group(packet) for packet in packets)
+    for other in others:
+        group.join(other)
     return group
 
 
@@ -178,8 +179,9 @@ def topological(groups: Sequence[Group], captures: int) -> tuple[list[int], set[
     """Order `groups` so that each capture's order is kept, by time where no capture orders them.
 
     Where captures contradict each other, the packet that is furthest out of place gives way: it goes
-    to the earlier or the later of its places, by its time.  Returns the order and the set of those
-    packets, as indices.
+    to the earlier or the later of its places, by its time.  A packet must not overtake, thanks to another one
+    that gave way, one that is older by more than stamps of one packet differ: then the oldest gives way.
+    Returns the order and the set of the packets that gave way, as indices.
     """
     held: list[list[tuple[int, int]]] = [[] for _ in range(captures)]
     for g, group in enumerate(groups):
@@ -188,6 +190,7 @@ def topological(groups: Sequence[Group], captures: int) -> tuple[list[int], set[
     sequences = [[g for _, g in sorted(own)] for own in held]
     rank = [{g: k for k, g in enumerate(sequence)} for sequence in sequences]
     time = [group.time_ns for group in groups]
+    apart = 2 * max((group.last_ns - group.first_ns for group in groups), default=0)
     waiting = [len(group.packets) for group in groups]  # captures that have yet to reach it
     done = [False] * len(groups)
     head = [0] * captures
@@ -208,9 +211,13 @@ def topological(groups: Sequence[Group], captures: int) -> tuple[list[int], set[
     for r in range(captures):
         arrive(r)
     while heads := [(time[s[h]], r, s[h]) for r, (s, h) in enumerate(zip(sequences, head, strict=True)) if h < len(s)]:
-        ready = [entry for entry in heads if waiting[entry[2]] == 0]
-        if ready:
-            chosen, now = min(ready)[2], True
+        oldest = min(heads)
+        ready = min((entry for entry in heads if waiting[entry[2]] == 0), default=None)
+        if ready and ready[0] - oldest[0] <= apart:
+            chosen, now = ready[2], True
+        elif ready:
+            chosen, now = oldest[2], True
+            broken.add(chosen)
         else:
             chosen = max(heads, key=lambda entry: (out_of_place(entry[2]), -entry[1]))[2]
             now = time[chosen] <= min(t for t, _, g in heads if g != chosen)
@@ -251,9 +258,10 @@ class Ruler:
 class _Scores:
     """What a pair of a burst is worth."""
 
-    def __init__(self, burst: list[Packet], scale: int) -> None:
+    def __init__(self, burst: list[Packet], surprises: Sequence[int], scale: int) -> None:
         self._times = [packet.time_ns for packet in burst]
         self._short = burst[-1].time_ns - burst[0].time_ns <= SHORT * max(packet.tolerance_ns for packet in burst)
+        self._surprises = surprises
         self._scale = scale
 
     def score(self, g: Group, h: Group) -> int:
@@ -265,7 +273,8 @@ class _Scores:
         if g.contradicts(h):
             return -1
         silence = self._silence(*sorted((g.time_ns, h.time_ns))) >> self._scale
-        return 3 * tolerance**2 // 4 - distance**2 - 3 * silence**2
+        surprise = SURPRISE + sum(self._surprises[packet.capture] for packet in (*g.packets, *h.packets))
+        return min(surprise, MOST_PAIRS * SURPRISES) * tolerance**2 // SURPRISES - distance**2 - 3 * silence**2
 
     def _silence(self, first: int, last: int) -> int:
         """The longest time between `first` and `last` without a packet of the burst."""
@@ -273,17 +282,34 @@ class _Scores:
         return max(b - a for a, b in pairwise([first, *between, last]))
 
 
-def _pair(burst: list[Packet], captures: int, ruler: Ruler, scale: int) -> list[Group]:
+def _surprises(certain: Sequence[Group], captures: int) -> list[int]:
+    """How surprising it is that each capture loses a packet: by those that occur just once."""
+    if len(certain) < SEEN:
+        return [UNKNOWN if captures == 2 else MOST_PAIRS * SURPRISES] * captures
+    kept = np.bincount([packet.capture for group in certain for packet in group.packets], minlength=captures)
+    return [_surprise(len(certain) + 1 - k, len(certain) + 1) for k in kept.tolist()]
+
+
+def _surprise(part: int, total: int) -> int:
+    """Sixteen times the logarithm to base 2 of `total / part`, 0 < part <= total; straight lines between powers."""
+    share = max(part * ONE // total, 1)
+    whole = share.bit_length() - 1
+    return 16 * 16 - 16 * whole - ((share << 4 >> whole) - 16)
+
+
+def _pair(burst: list[Packet], ruler: Ruler, surprises: Sequence[int], scale: int) -> list[Group]:
     """The agreed packets of a burst in which some capture has several."""
-    scores = _Scores(burst, scale)
-    own = [[packet for packet in burst if packet.capture == r] for r in range(captures)]
+    scores = _Scores(burst, surprises, scale)
+    captures = sorted({packet.capture for packet in burst})
+    own = {r: [packet for packet in burst if packet.capture == r] for r in captures}
     groups: list[Group] = []
-    for packets in own:
-        groups = _matched(groups, [_fused([p], ruler) for p in packets], scores)
-    taking_part = sum(1 for packets in own if packets)
-    if taking_part > 2 and len(burst) <= REALIGN:
-        for r, packets in enumerate(own):
-            groups = _realigned(groups, r, packets, ruler, scores)
+    taking_part, most = len(own), max(map(len, own.values()))
+    for r in sorted(captures, key=lambda r: -len(own[r])) if taking_part > 2 else captures:
+        groups = _matched(groups, [_fused([p], ruler) for p in own[r]], scores)
+    if taking_part > 2 and len(burst) <= REALIGN and len(burst) * taking_part <= REALIGNED:
+        for r in captures:
+            if len(groups) > most:
+                groups = _realigned(groups, r, own[r], ruler, scores)
     for group in groups:
         if len(group.packets) < taking_part or group.after >= group.before:
             group.flags |= Flag.AMBIGUOUS
@@ -420,7 +446,7 @@ def _join_reordered(
         seen += len(suspects)
         for same in suspects:
             join(same[0], same.pop())
-    if seen < EVIDENCE:
+    if seen < EVIDENCE or total < ENOUGH:
         return
 
     def explained(g: Group, h: Group) -> bool:

@@ -18,6 +18,8 @@ the last one.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +27,7 @@ from ftnids import limits
 from ftnids.sync.messages import I64, U64
 
 BLOCK = 255  # samples of one knot
+PAUSE_NS = 50_000_000  # samples before and behind such a pause share no knot
 SAMPLED = 32_768  # packets of one window that are looked at
 MIX = np.uint64(0x9E3779B97F4A7C15)
 KEPT = 8_192  # samples kept between fits: at least those of the packets that a view change keeps waiting
@@ -36,7 +39,7 @@ GATE = 4  # a sample so many tolerances away is not believed at once
 STEP = 63  # so many samples in a row that are not: the clock has stepped
 REFIT = 32  # new samples that make a new fit worth while ...
 REFIT_NS = 100_000_000  # ... or that are so old
-WANDER_PPM = 50  # by which an unobserved clock may wander ...
+WANDER_PPM = 100  # by which two unobserved clocks may part ...
 STEADY_PPM = 10  # ... and one whose drift is known
 DRIFT_SPAN_NS = 1_000_000_000  # samples must span this for their drift to count
 STEEPEST = 500e-6  # drift
@@ -153,9 +156,12 @@ class Clock:
         previous = self._base, self._drift, self._reach, self._knot_t, self._knot_d
         held = self._residual * 0.5 ** ((t[-1] - self._t[-1]) / HALF_LIFE_NS) if len(self._t) else 0.0
         t, d = _thinned(t, d)
-        self._shape(t, d)
+        lone = self._shape(t, d)
         residual = np.abs(d - self._offset(t))
-        good = residual <= max(TRIM * np.quantile(residual, 0.9) + limits.TOLERANCE_FLOOR_NS, held)
+        limit = max(TRIM * np.quantile(residual, 0.9) + limits.TOLERANCE_FLOOR_NS, held)
+        good = residual <= limit
+        for part in lone:  # what a clock did in a pause is no outlier
+            good[part] |= np.abs(d[part] - np.median(d[part])) <= limit
         if not good.all():
             t, d = t[good], d[good]
             self._shape(t, d)
@@ -168,16 +174,35 @@ class Clock:
         self._residual = largest
         self._t, self._d = t[-KEPT:], d[-KEPT:]
 
-    def _shape(self, t: NDArray[np.float64], d: NDArray[np.float64]) -> None:
-        """The line, and the knots on it; an odd rest of samples leads, so that the newest block is whole."""
+    def _shape(self, t: NDArray[np.float64], d: NDArray[np.float64]) -> list[slice]:
+        """The line, and the knots on it; returns the samples at the ends that are too few for a knot of their own."""
         self._base, self._drift = _line(t, d)
         self._reach = 2 * t[0] - t[-1], 2 * t[-1] - t[0]
         rest = d - (self._base + self._drift * t)
-        odd = len(t) % BLOCK
-        knots = np.median(np.stack([t[odd:], rest[odd:]]).reshape(2, -1, BLOCK), axis=2)
-        if odd >= FEW or len(t) < BLOCK:
-            knots = np.column_stack([np.median([t[:odd], rest[:odd]], axis=1), knots])
-        self._knot_t, self._knot_d = knots
+        bounds = _trains(t) if self._drift == 0 else [0, len(t)]  # a line goes through pauses, too
+        knots = [_knots(t[a:b], rest[a:b]) for a, b in pairwise(bounds)]
+        self._knot_t, self._knot_d = np.concatenate(knots, axis=1)
+        return [part for part in (slice(bounds[0]), slice(bounds[-1], len(t))) if part.start != part.stop != 0]
+
+
+def _trains(t: NDArray[np.float64]) -> list[int]:
+    """Bounds of stretches of at least FEW samples, cut at long pauses; the few before and behind are in none."""
+    pauses = [*(np.flatnonzero(np.diff(t) > PAUSE_NS) + 1).tolist(), len(t)]
+    first = pauses[0] if pauses[0] < FEW <= len(t) - pauses[0] else 0
+    bounds = [first]
+    for pause in pauses:
+        if pause - bounds[-1] >= FEW:
+            bounds.append(pause)
+    return bounds if len(bounds) > 1 else [0, len(t)]
+
+
+def _knots(t: NDArray[np.float64], rest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Times and medians of blocks; an odd rest of samples leads, so that the newest block is whole."""
+    odd = len(t) % BLOCK
+    knots = np.median(np.stack([t[odd:], rest[odd:]]).reshape(2, -1, BLOCK), axis=2)
+    if odd >= FEW or len(t) < BLOCK:
+        knots = np.column_stack([np.median([t[:odd], rest[:odd]], axis=1), knots])
+    return knots
 
 
 def _joined(a: Samples, b: Samples) -> Samples:

@@ -56,17 +56,18 @@ class Jitter:
         order = at[np.lexsort((time_ns[at], hashes[at]))]
         gap = np.diff(time_ns[order])
         near = (hashes[order][1:] == hashes[order][:-1]) & (gap <= self._reorder_ns)
+        near &= gap > tolerance_ns  # closer ones are the aligner's: in a flood it leaves some apart
         parted = near & (holders[order][1:] & holders[order][:-1] == 0)
-        repeats = near & ~parted & (gap > tolerance_ns)
+        repeats = near & ~parted
         fade = 0.5 ** (len(hashes) / MEMORY)
         self._parted = self._parted * fade + share * int(parted.sum())
         self._repeats = self._repeats * fade + share * int(repeats.sum())
         if not parted.any() or self._parted <= self._repeats:
             return 0
-        return self._widen(gap[parted], int(time_ns[-1]))
+        return self._widen(gap[parted], tolerance_ns, int(time_ns[-1]))
 
-    def _widen(self, gaps: NDArray[np.int64], now_ns: int) -> int:
-        wide = int(gaps.max()) + 1_000
+    def _widen(self, gaps: NDArray[np.int64], tolerance_ns: int, now_ns: int) -> int:
+        wide = int(gaps.max()) + tolerance_ns + 1_000  # the gaps are those of means of stamps within the tolerance
         self._wide_ns = max(float(self.tolerance_ns(now_ns)), float(wide))
         self._at_ns = now_ns
         return wide

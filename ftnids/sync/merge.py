@@ -7,7 +7,9 @@ Theory of operation
 * A *clean stretch*: the members' next packets are equal, hash by hash and within the clocks'
   tolerance.  It costs a few vector comparisons and needs no watermark.
 * A *dirty window*: all that is pending (at most MAX_WINDOW of each member) is aligned, and the
-  merged sequence is settled up to the last anchor, or up to the horizon, whichever is further.
+  merged sequence is settled up to the last anchor, or up to the horizon, whichever is further.  Where much is
+  pending, because some member lags, only what lies near the horizon is aligned each time, and all of it
+  when it has grown by half: so no packet is aligned more than a few times.
 
 An *anchor* is a run of l packets, all different, that every member holds contiguously: what comes
 later comes behind it, but for what was reordered; so it holds only when no packet that some member
@@ -42,6 +44,9 @@ from ftnids.sync.rounds import Rounds
 
 CLEAN_WORTH: Final = 1_024  # a clean stretch this long is settled by itself, a shorter one with what follows it
 TRAIN_WITHIN: Final = 512  # packets of a clean stretch that may train the clocks
+WHOLE_LOOK: Final = 4_096  # pending packets that are aligned all together; of more only those near the horizon ...
+GROWN: Final = 1.5  # ... unless so many times as many are pending as when an anchor was last looked for among all
+NEAR: Final = 4  # tolerances or reorder windows behind the horizon that tell what lies before it
 FLOOD_LOOK: Final = 16  # packets of an anchor that must differ from each other, at most
 AMBIGUOUS, LATE, CLAMPED = (np.uint8(flag) for flag in (Flag.AMBIGUOUS, Flag.LATE, Flag.CLAMPED))
 
@@ -126,6 +131,7 @@ class Merger:
         self._jitter = Jitter(settings.reorder_ns)
         self._unplaced: set[int] = set()  # members whose stream's beginning is not known yet
         self._unknown: list[tuple[int, int, int]] = []
+        self._looked = 0  # packets that were pending when all of them were last aligned, or fewer
         self.ambiguous = self.late = self.clamped = 0
 
     # -- what comes in -------------------------------------------------------------------------
@@ -210,9 +216,9 @@ class Merger:
         """What to add to the member's clock for the reference's."""
         return self._streams[member].clock.offset_ns()
 
-    def tolerance_ns(self, member: int) -> int:
-        """How far the member's corrected times may err."""
-        return max(self._streams[member].clock.tolerance_ns(), self._jitter.tolerance_ns(self._cut_ns))
+    def tolerance_ns(self, member: int, time_ns: int | None = None) -> int:
+        """How far the member's corrected times may err, at its own `time_ns` (default: at the last sample)."""
+        return max(self._streams[member].clock.tolerance_ns(time_ns), self._jitter.tolerance_ns(self._cut_ns))
 
     def history(self) -> tuple[U64, I64]:
         """Hashes and times (ns, reference clock) of the last settled packets, oldest first."""
@@ -266,12 +272,15 @@ class Merger:
                 unknown = summaries.resolve(stream, reference)
                 self._unknown += [(member, summary.position, summary.count) for summary in unknown]
 
-    def _window(self, streams: list[Stream], counts: list[int]) -> _Window:
+    def _tolerances(self, streams: list[Stream], counts: list[int]) -> list[int]:
         wide = self._jitter.tolerance_ns(self._cut_ns)
-        tolerances = [
+        return [
             max(stream.clock.tolerance_ns(int(stream.time_ns[count // 2]) if count else None), wide)
             for stream, count in zip(streams, counts, strict=True)
         ]
+
+    def _window(self, streams: list[Stream], counts: list[int]) -> _Window:
+        tolerances = self._tolerances(streams, counts)
         times = [stream.clock.correct(stream.time_ns[:count]) for stream, count in zip(streams, counts, strict=True)]
         return _Window(streams, counts, times, tolerances, max(tolerances))
 
@@ -302,13 +311,16 @@ class Merger:
     def _settle_dirty(self, streams: list[Stream]) -> Settled | None:
         """Align all that is pending and settle it up to the last anchor or the horizon."""
         counts = [min(len(s.position), limits.MAX_WINDOW) for s in streams]
+        horizon = self._horizon(streams, counts)
+        counts = self._look(streams, counts, horizon)
         if not any(counts):
             return None
         reference = self._streams[self.reference]
-        ours = reference.hash[: limits.MAX_WINDOW]
-        self._train(streams, {id(s): clocks.common(s.hash[: limits.MAX_WINDOW], ours) for s in streams})
+        hashes = [stream.hash[:count] for stream, count in zip(streams, counts, strict=True)]
+        ours = hashes[streams.index(reference)]
+        self._train(streams, {id(s): clocks.common(own, ours) for s, own in zip(streams, hashes, strict=True)})
         window = self._window(streams, counts)
-        horizon = self._horizon(window)
+        horizon = min(horizon, self._horizon(streams, counts))
         if not all(counts) and min(int(times[0]) for times in window.times if len(times)) > horizon:
             return None  # no anchor, and nothing before the horizon
         merged = self._merged(window)
@@ -325,6 +337,21 @@ class Merger:
         return self._settle(
             window, align.Merged(merged.place[:count], merged.time_ns[:count], merged.flags[:count]), cut
         )
+
+    def _look(self, streams: list[Stream], counts: list[int], horizon: int) -> list[int]:
+        """How many packets of each member are aligned: all, or those near the horizon when all are too many."""
+        pending = sum(counts)
+        if pending <= WHOLE_LOOK or pending >= GROWN * self._looked or horizon == FOREVER:
+            self._looked = pending
+            return counts
+        self._looked = min(self._looked, pending)
+        if horizon == NEVER:
+            return [0] * len(counts)
+        until = horizon + NEAR * max(max(self._tolerances(streams, counts)), self._settings.reorder_ns)
+        return [
+            min(count, int(np.searchsorted(stream.time_ns, stream.clock.raw(until), side="right")))
+            for stream, count in zip(streams, counts, strict=True)
+        ]
 
     def _merged(self, window: _Window) -> align.Merged:
         reorder = self._settings.reorder_ns, self._settings.reorder_places
@@ -356,16 +383,18 @@ class Merger:
             pairs[id(stream)] = merged.place[both, column], merged.place[both, at]
         self._train(window.streams, pairs)
 
-    def _horizon(self, window: _Window) -> int:
+    def _horizon(self, streams: list[Stream], counts: list[int]) -> int:
         """The time, on the reference clock, before which nothing can come any more."""
         least = FOREVER
-        for stream, count in zip(window.streams, window.counts, strict=True):
+        for stream, count in zip(streams, counts, strict=True):
             raw = stream.known_until(count)
             if raw == NEVER:
                 return NEVER
             if raw != FOREVER:
                 least = min(least, raw + stream.clock.offset_ns(raw))
-        return least if least == FOREVER else least - max(window.tolerance, self._settings.reorder_ns)
+        if least == FOREVER:
+            return FOREVER
+        return least - max(*self._tolerances(streams, counts), self._settings.reorder_ns)
 
     def _cut(self, merged: align.Merged, window: _Window, horizon: int) -> int:
         """How many merged packets can be settled: up to the last anchor or up to the horizon."""
@@ -398,13 +427,16 @@ class Merger:
         full = np.asarray(here.all(axis=1))
         keep = ~self._duplicates(hashes, merged.time_ns, holders, full, window.tolerance)
         skipped = {}
+        overdue = np.zeros(len(keep), np.bool_)
         for column, member in enumerate(self.members):
             gone = places[~keep, column]
             skipped[member] = gone[gone >= 0]
+            if len(skipped[member]):  # what was captured before a settled packet is late, whatever its time
+                overdue |= (places[:, column] >= 0) & (places[:, column] < skipped[member].max())
         self._rounds.settle(full[keep])
         time, flags = merged.time_ns[keep], merged.flags[keep]
         if self._cut_ns != NEVER:
-            flags[time < self._cut_ns - window.tolerance] |= LATE
+            flags[(time < self._cut_ns - window.tolerance) | overdue[keep]] |= LATE
         asked = sum(1 << self.members.index(member) for member in self._live)
         self._history.append(hashes[keep], time, holders[keep], asked)
         self._cut_ns = max(self._cut_ns, cut_ns)

@@ -160,6 +160,18 @@ def test_damaged_entries_are_no_packets(ring: Ring, seed: int) -> None:
     del at, caplen
 
 
+def test_a_lying_counter_ends_an_export(ring: Ring) -> None:
+    """Void entries are left out; a damaged `stable` would make them endless."""
+    slots = ring.agreed_slots
+    ring.publish_agreed(0, np.full(slots, -1), np.zeros(slots, np.int64), np.full(slots, 8, np.uint8))
+    ring.set_stable(slots)
+    with Path(os.devnull).open("wb") as out:
+        assert ring.export_pcap(out.fileno(), 0, slots) == slots
+        ring._handle.stable = (1 << 63) - 1
+        with pytest.raises(RingError, match="seq 0 names a packet that is not in the ring"):
+            ring.export_pcap(out.fileno(), 0, (1 << 63) - 1)
+
+
 def test_limits_are_those_of_the_header() -> None:
     """`ring.h` repeats three limits, because the DAQ module reads no Python."""
     text = (Path(layout.__file__).parent / "ring.h").read_text()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ftnids.capture import CaptureThread
 from ftnids.core import RandomDrop
 from ftnids.errors import CaptureError
 from tests.core.helpers import Core, some_packets, write_pcap
@@ -46,6 +47,30 @@ def test_captured_is_what_is_not_dropped(core: Core, tmp_path: Path, seed: int, 
     finally:
         source.close()
         ring.close(unlink=True)
+
+
+def test_a_source_goes_on_in_another_ring_with_losses_from_their_beginning(
+    core: Core, tmp_path: Path, seed: int
+) -> None:
+    """As after a rejoin: the next thread counts what it captures, not what was before."""
+    path = write_pcap(tmp_path / "x.pcap", some_packets(PACKETS, seed, 100), nano=True)
+    everything = core.read(path)
+    source, first, second = core.file(path), core.ring(slots=4096), core.ring(slots=4096)
+    try:
+        source.set_drop(RandomDrop(0.3, 5, seed))
+        source.run(first, 100, 0)
+        taken = source.captured + source.injected_drops
+        source.set_drop(RandomDrop(0.3, 5, seed))
+        thread = CaptureThread(source, second)
+        thread.start()
+        thread.join()
+        kept = np.flatnonzero(~RandomDrop(0.3, 5, seed).decide(PACKETS - taken))
+        assert second.times(0, second.head).tolist() == [everything[taken + n][0] for n in kept]
+        assert (thread.captured, thread.injected_drops) == (len(kept), PACKETS - taken - len(kept))
+    finally:
+        source.close()
+        for ring in (first, second):
+            ring.close(unlink=True)
 
 
 @pytest.mark.parametrize(("loss", "burst"), [(0.01, 1), (0.2, 1), (0.5, 1), (0.05, 50), (0.2, 10)])

@@ -10,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from ftnids import limits
 from ftnids.errors import CaptureError
 from tests.core import helpers
 from tests.core.helpers import Core, Packet, enhanced, interface, option, section, some_packets, write_pcap
@@ -165,18 +166,55 @@ def warning_at(path: Path, number: int) -> str:
     return f"{path}: truncated at packet {number}; used what came before"
 
 
+def read_damaged(core: Core, path: Path) -> tuple[int, str]:
+    """How many packets of a damaged file are used, and the warning about the rest."""
+    source, ring = core.file(path), core.ring()
+    try:
+        while source.run(ring, 100, 0) >= 0:
+            pass
+        assert ring.head == source.captured
+        assert ring.watermark_ns == (1 << 63) - 1
+        assert source.warning.startswith(f"{path}: damaged at packet {ring.head} (")
+        assert source.warning.endswith("); used what came before")
+        return ring.head, source.warning
+    finally:
+        source.close()
+        ring.close(unlink=True)
+
+
 def test_differing_link_types_in_one_file(core: Core, tmp_path: Path) -> None:
     data = section() + interface() + enhanced(Packet(0, bytes(60)), 0) + interface(linktype=113)
     (tmp_path / "x.pcapng").write_bytes(data + enhanced(Packet(0, bytes(60)), 0, which=1))
-    assert_one_line(core, tmp_path / "x.pcapng", "different from the type of the first interface")
+    used, warning = read_damaged(core, tmp_path / "x.pcapng")
+    assert used == 1
+    assert "different from the type of the first interface" in warning
 
 
-def test_damaged_records(core: Core, tmp_path: Path) -> None:
-    good = write_pcap(tmp_path / "good.pcap", [Packet(0, bytes(60))]).read_bytes()
+def test_endless_interfaces_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the pure-Python reader; libpcap keeps them in a few bytes each."""
+    monkeypatch.setattr(limits, "MAX_INTERFACES", 3)
+    (tmp_path / "x.pcapng").write_bytes(section() + enhanced(Packet(0, bytes(60)), 0).join([interface()] * 5))
+    used, warning = read_damaged(Core("python"), tmp_path / "x.pcapng")
+    assert used == 3
+    assert "more than 3 interfaces" in warning
+
+
+def test_what_comes_before_a_damaged_record_is_used(core: Core, tmp_path: Path, seed: int) -> None:
+    good = write_pcap(tmp_path / "good.pcap", some_packets(5, seed)).read_bytes()
     (tmp_path / "x.pcap").write_bytes(good + b"\xff" * 80)
-    assert_one_line(core, tmp_path / "x.pcap", "at packet 1: invalid packet capture length")
-    (tmp_path / "x.pcapng").write_bytes(section() + interface() + enhanced(Packet(0, bytes(60)), 0, which=7))
-    assert_one_line(core, tmp_path / "x.pcapng", "at packet 0: ")
+    used, warning = read_damaged(core, tmp_path / "x.pcap")
+    assert used == 5
+    assert "invalid packet capture length" in warning
+    described = section() + interface()
+    (tmp_path / "x.pcapng").write_bytes(described + enhanced(Packet(0, bytes(60)), 0, which=7))
+    assert read_damaged(core, tmp_path / "x.pcapng")[0] == 0
+
+
+@pytest.mark.parametrize("resolution", [b"", b"\x14", b"\xc0", b"\x06\x06"])
+def test_time_stamps_of_no_sensible_unit(core: Core, tmp_path: Path, resolution: bytes) -> None:
+    described = interface(options=option(TSRESOL, resolution))
+    (tmp_path / "x.pcapng").write_bytes(section() + described + enhanced(Packet(0, bytes(60)), 0))
+    assert_one_line(core, tmp_path / "x.pcapng", "no capture file that can be read")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,24 @@ def test_full_ring_makes_a_file_wait(core: Core, new_ring: NewRing, tmp_path: Pa
     assert [one[0] for one in contents(ring, 10, SLOTS + 10)] == [p.time_ns for p in packets[10 : SLOTS + 10]]
     assert (source.ring_drops, ring.stats()["ring_drops"]) == (0, 0)
     source.close()
+
+
+def test_fill_counts_slots_or_bytes(core: Core, new_ring: NewRing, tmp_path: Path, seed: int) -> None:
+    """Whichever is fuller: small packets use up the slots, large ones the arena."""
+    for size, least in ((60, SLOTS), (6_000, ARENA // 8_000)):
+        packets = [replace(packet, data=packet.data.ljust(size, b".")) for packet in some_packets(2 * SLOTS, seed, 60)]
+        source, ring = core.file(write_pcap(tmp_path / "x.pcap", packets, nano=True)), new_ring()
+        assert ring.fill == 0.0
+        source.run(ring, 10 * SLOTS, 1)
+        assert ring.head >= least
+        assert ring.fill > 0.99
+        ring.free_captured(ring.head // 2)
+        assert 0.45 < ring.fill < 0.55
+        source.run(ring, 10 * SLOTS, 1)
+        assert ring.fill > 0.99, "the arena has wrapped"
+        ring.free_captured(ring.head)
+        assert ring.fill == 0.0
+        source.close()
 
 
 def test_wrapped_arrays_are_whole(core: Core, new_ring: NewRing, tmp_path: Path, seed: int) -> None:

@@ -9,6 +9,7 @@
  * Ends with status 0, or says what failed and aborts.
  */
 #include "capture.h"
+#include "check.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,14 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-#define CHECK(condition) \
-    do { \
-        if (!(condition)) { \
-            fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-            abort(); \
-        } \
-    } while (0)
 
 enum { SLOTS = 64, ARENA = 1 << 14, SNAPLEN = 2000, PACKETS = 50000 };
 

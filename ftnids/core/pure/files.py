@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 from ftnids import limits
 from ftnids.errors import CaptureError
 
+NO_CAPTURE: Final = "is no capture file that can be read (pcap or pcapng)"
 LARGEST_BLOCK: Final = 16 << 20
 SECTION, INTERFACE, OLD_PACKET, SIMPLE_PACKET, PACKET = 0x0A0D0D0A, 1, 2, 3, 6
 IF_TSRESOL, IF_TSOFFSET = 9, 14
@@ -42,26 +43,32 @@ def open_file(path: str) -> CaptureFile:
     except OSError as error:
         raise CaptureError(f"cannot be opened: {error.strerror}") from None
     try:
-        return CaptureFile(file, *_read_header(file))
+        magic = file.read(4)
+        if not magic:
+            raise CaptureError("is empty, not a capture file")
+        return CaptureFile(file, *_read_header(file, magic))
     except TruncatedError:
         file.close()
-        raise CaptureError("is no capture file that can be read (pcap or pcapng): truncated file header") from None
+        raise CaptureError(f"{NO_CAPTURE}: truncated file header") from None
     except CaptureError:
         file.close()
         raise
+    except OSError as error:
+        file.close()
+        raise CaptureError(f"cannot be read: {error.strerror}") from None
 
 
-def _read_header(file: BinaryIO) -> tuple[int, Iterator[Packet]]:
-    magic = file.read(4)
-    if not magic:
-        raise CaptureError("is empty, not a capture file")
+def _read_header(file: BinaryIO, magic: bytes) -> tuple[int, Iterator[Packet]]:
     for order in "<>":
         for number, tick in ((0xA1B2C3D4, 1000), (0xA1B23C4D, 1)):
             if magic == struct.pack(order + "I", number):
                 return _open_pcap(file, order, tick)
     if magic == struct.pack("<I", SECTION):
-        return _open_pcapng(file)
-    raise CaptureError("is no capture file that can be read (pcap or pcapng): unknown file format")
+        try:
+            return _open_pcapng(file)
+        except CaptureError as error:
+            raise CaptureError(f"{NO_CAPTURE}: {error}") from None
+    raise CaptureError(f"{NO_CAPTURE}: unknown file format")
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
@@ -148,6 +155,8 @@ class _Section:
     def add_interface(self, body: bytes) -> None:
         """Note an interface description block.  CaptureError when its link type is not the first one's."""
         linktype, snaplen = self.unpack("HxxI", body)
+        if len(self.interfaces) >= limits.MAX_INTERFACES:
+            raise CaptureError(f"more than {limits.MAX_INTERFACES} interfaces")
         if self.linktype is None:
             self.linktype = linktype
         if linktype != self.linktype:
@@ -155,10 +164,16 @@ class _Section:
                 f"an interface has a type {linktype} different from the type of the first interface ({self.linktype})"
             )
         options = dict(self._options(body[8:]))
-        resolution = options.get(IF_TSRESOL, b"\x06")[0]
-        units = 1 << (resolution & 0x7F) if resolution & 0x80 else 10**resolution
+        units = self._units(options.get(IF_TSRESOL, b"\x06"))
         offset = self.unpack("q", options[IF_TSOFFSET])[0] if IF_TSOFFSET in options else 0
         self.interfaces.append(Interface(linktype, snaplen or limits.MAX_SNAPLEN, units, offset))
+
+    def _units(self, resolution: bytes) -> int:
+        """Units of a time stamp per second, as the option says.  CaptureError where it makes no sense."""
+        binary, power = (resolution[0] >= 0x80, resolution[0] & 0x7F) if len(resolution) == 1 else (False, 255)
+        if power > (63 if binary else 19):
+            raise CaptureError(f"invalid time stamp resolution {resolution[:8].hex()}")
+        return 1 << power if binary else 10**power
 
     def _options(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         at = 0
@@ -194,7 +209,7 @@ def _open_pcapng(file: BinaryIO) -> tuple[int, Iterator[Packet]]:
     while section.linktype is None:
         block = section.block()
         if block is None or block[0] in (OLD_PACKET, SIMPLE_PACKET, PACKET):
-            raise CaptureError("is no capture file that can be read (pcap or pcapng): no interface is described")
+            raise CaptureError("no interface is described")
         if block[0] == INTERFACE:
             section.add_interface(block[1])
     return section.linktype, _pcapng_packets(section)

@@ -231,7 +231,8 @@ class Handle:
 
     def export_pcap(self, fd: int, first: int, last: int) -> tuple[int, int]:
         """Write agreed packets [first, last) as pcap records; (seq after the last one written, errno or 0)."""
-        seq, error = first, 0
+        damaged = last - first > self.description.agreed_slots  # the index never held them all
+        seq, error = first, layout.MISSING if damaged else 0
         while seq < last and not error:
             records, seq_after, missing = self._records(seq, last)
             written, error = _write_records(fd, [record for _, record in records])

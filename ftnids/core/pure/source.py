@@ -277,7 +277,11 @@ class _File(Source):
             self.warning = f"truncated at packet {self._seen}; used what came before"
             return False
         except CaptureError as error:
-            raise CaptureError(f"at packet {self._seen}: {error}") from None
+            self._ended = True
+            self.warning = f"damaged at packet {self._seen} ({error}); used what came before"
+            return False
+        except OSError as error:
+            raise CaptureError(f"at packet {self._seen}: cannot be read: {error.strerror}") from None
         self._next = self._admit(min(max(stamp_ns, 0), LONGEST_S * 10**9), wirelen, frame)
         return True
 
