@@ -20,6 +20,7 @@ from ftnids.sync.messages import I64, Decision, Fetch, Install, Report, View
 from ftnids.sync.settings import Settings, Stream
 
 NEVER = np.iinfo(np.int64).min
+NO_TIME = -(1 << 62)  # in an INSTALL: nothing was decided in the lineage
 ROUNDS_A_TICK = 8  # settled blocks per tick; more wait for the next, so that messages are read in between
 
 
@@ -50,7 +51,7 @@ class Coordinator:
         self._asked_ns: dict[tuple[int, int], int] = {}
         self._mask = sum(1 << m for m in members)
         self._new = False
-        self.reports_refused = 0
+        self.reports_refused = self.reports_dropped = self.deciding_waits = 0
         self.merger = Merger(
             members,
             settings.me,
@@ -76,7 +77,7 @@ class Coordinator:
             if m in holes:
                 merger.taken(m, holes[m])
         hashes, time_us, holders = member.history(self._stream)
-        if member.last is not None:
+        if install.time_us > NO_TIME:
             settled = (hashes, time_us * 1000 - self.shift_ns, holders)
             merger.resume(settled, install.cut_ns - self.shift_ns, self.shift_ns)
 
@@ -108,10 +109,12 @@ class Coordinator:
         """Take in another member's report; one that comes early waits, one that finds no room is not taken."""
         member = report.sender
         merger, ahead = self.merger, self._ahead[report.sender]
-        merger.place(member, report.position)
+        merger.place(member, report.start)
         if report.position > merger.reported(member):
             if len(ahead) < limits.MAX_EARLY_REPORTS:
                 ahead[report.position, len(report.hash) + len(report.cluster)] = report
+            else:
+                self.reports_dropped += 1
             return
         self._take(report)
         while ahead and (waiting := min(ahead))[0] <= merger.reported(member):
@@ -159,13 +162,17 @@ class Coordinator:
 
     # -- what goes out ----------------------------------------------------------------------
 
-    def decide(self, acked: int) -> list[Decision]:
-        """Decisions that can be made now; `acked` is the lowest seq that some member has not acknowledged."""
+    def decide(self, acked: int, logged: int = 0) -> list[Decision]:
+        """Decisions that can be made now.
+
+        `acked` is the lowest seq that some member has not acknowledged, `logged` how many decisions are kept for
+        repair.
+        """
         made: list[Decision] = []
         if self.ended or not self._new:
             return made
         self._new = False
-        while self.seq - acked < limits.MAX_UNSTABLE:
+        while self.seq - acked < limits.MAX_UNSTABLE and logged + len(made) < limits.MAX_LOG_DECISIONS:
             settled = self.merger.decide()
             if settled is None:
                 break
@@ -174,6 +181,7 @@ class Coordinator:
                 break
         else:
             self._new = True
+            self.deciding_waits += 1
         if len(made) >= ROUNDS_A_TICK:
             self._new = True
         elif self._ends.issuperset(self.members) and not any(self.merger.pending(m) for m in self.members):

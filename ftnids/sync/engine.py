@@ -8,17 +8,21 @@ caller passes the time, int64 ns on the replica's capture clock, which does not 
     no view   Membership finds the peers; the first replica up founds the lineage
     in a view Member keeps the agreed stream; Reporter reports to the coordinator;
               where this replica coordinates, Coordinator merges and decides instead;
-              Views watches the others, and changes the view when one goes or comes
+              Watch judges the others, Views changes the view when one goes or comes
+    leaving   what was captured is decided and stable everywhere; then this replica takes its leave
 
-Every message names its view; one of another view changes nothing.  Assertions stay on.
+Every message names its view; one of another view changes nothing, and neither does one of this view
+once a newer one is promised.  Assertions stay on.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from ftnids.sync.actions import Action, Change, End, Note, Rejoin, Send, Start
 from ftnids.sync.coordinator import NEVER, Coordinator
 from ftnids.sync.member import Member
-from ftnids.sync.membership import Membership, State
+from ftnids.sync.membership import FOREVER, Membership, State
 from ftnids.sync.messages import (
     I64,
     U64,
@@ -41,6 +45,16 @@ from ftnids.sync.messages import (
 from ftnids.sync.reporter import Reporter
 from ftnids.sync.settings import MS, Settings, Stream
 from ftnids.sync.views import Views
+from ftnids.sync.watch import SETTINGS, Watch
+
+LIMITS: Final = {  # by counter: what happens, and what an operator may change
+    "reports_refused": ("reports wait: the coordinator holds all the undecided packets it may", "sync.failure_ms"),
+    "reports_dropped": ("reports that came early found no room; they are sent again", "sync.report_ms"),
+    "reporting_waits": ("reports wait: too much is reported and not decided", "sync.failure_ms"),
+    "deciding_waits": ("decisions wait: too much is decided and not acknowledged", "ring.slots, ring.arena_mb"),
+    "early_dropped": ("packets that overtook their decision found no room; they are asked for", "ring.recovered_mb"),
+    "ahead_dropped": ("decisions that overtook others found no room; they are asked for", "sync.report_ms"),
+}
 
 
 class Engine:
@@ -56,7 +70,15 @@ class Engine:
         self.reporter: Reporter | None = None
         self.coordinator: Coordinator | None = None
         self.views: Views | None = None
-        self.stale = 0  # messages of another view
+        self.watch: Watch | None = None
+        self.stale = 0  # messages of another view, or of this one after a newer one was promised
+        self.gone = False  # this replica has left the view, as `leave` asked
+        self._counts = dict.fromkeys(LIMITS, 0)  # of views and roles that are over
+        self._said: set[str] = set()  # counters whose limit was reported
+        self._fill = 0.0
+        self._leaving = False
+        self._drained: int | None = None  # when this is stable everywhere, so is all that was captured here
+        self._left_ns: int | None = None
         self._install: Install | None = None
         self._confirmed: set[int] = set()  # members heard in the view since INSTALL
         self._ended = False  # the local capture stream
@@ -87,8 +109,8 @@ class Engine:
             case Install():
                 self._installed(message, now_ns)
             case Leave():
-                if self.views:
-                    self.views.leave(message)
+                if self.watch:
+                    self.watch.leave(message)
             case Propose() if self.views:
                 self.views.proposed(message, now_ns)
             case Promise() if self.views:
@@ -97,7 +119,10 @@ class Engine:
                 self.stale += 1
             case _:
                 self._confirmed.add(message.sender)
-                self._in_view(message, self.member, now_ns)
+                if self.member.frozen:
+                    self.stale += 1
+                else:
+                    self._in_view(message, self.member, now_ns)
 
     def _in_view(self, message: Message, member: Member, now_ns: int) -> None:
         match message:
@@ -137,6 +162,27 @@ class Engine:
         if self.member is not None:
             self.member.fed = max(self.member.fed, seq)
 
+    def filled(self, share: float) -> None:
+        """The local ring of captured packets is full to `share`, from 0 to 1."""
+        self._fill = share
+
+    def leave(self) -> None:
+        """The local stream has ended, the others' go on: leave the view in order; `gone` says when that is done."""
+        assert self._ended, "a replica that still captures cannot leave in order"
+        self._leaving = True
+
+    def ending(self) -> bool:
+        """Whether another member's stream has ended, too, so that the set may be ending as a whole."""
+        return any(self.membership.peers[m].watermark_ns == FOREVER for m in self.members if m != self.settings.me)
+
+    def counters(self) -> dict[str, int]:
+        """What the protocol counts, by name; the names of `LIMITS` count what found a limit reached."""
+        counts = dict(self._counts)
+        for name in counts:
+            for part in (self.coordinator, self.reporter, self.member):
+                counts[name] += getattr(part, name, 0)
+        return {"stale": self.stale, **counts}
+
     def all_stable(self) -> bool:
         """Whether every member is known to call the whole ended stream stable."""
         member = self.member
@@ -144,7 +190,7 @@ class Engine:
 
     def end_of_stream(self) -> None:
         """The local capture stream ends at its head."""
-        self._ended = True
+        self._ended = self.membership.ended = True
         if self.reporter:
             self.reporter.end()
 
@@ -156,6 +202,8 @@ class Engine:
             return
         if now_ns - self._ticked_ns > self.settings.timers.failure // 3:
             self.membership.woke(now_ns)  # what the others said meanwhile is still to be read
+            if self.watch is not None:
+                self.watch.woke()
         self._ticked_ns = now_ns
         beating = now_ns - self._beat_ns >= self.settings.timers.heartbeat
         if beating:
@@ -169,9 +217,25 @@ class Engine:
             self._run(self.member, beating, now_ns)
 
     def _beat(self, now_ns: int) -> None:
-        hears = self.views.hears(now_ns) if self.views else 0
-        promised = self.views.promised.number if self.views else 0
-        self.membership.beat(self.view, sum(1 << m for m in self.members), hears, promised, now_ns)
+        settings = self.settings
+        said = Heartbeat(settings.me, settings.incarnation, self.view, members=sum(1 << m for m in self.members))
+        said.fill = min(1000, int(1000 * self._fill))
+        if self.watch is not None and self.views is not None:
+            self.watch.fill, before = self._fill, self.watch.late
+            self.watch.look(now_ns)
+            if settings.me in self.watch.late and settings.me not in before:
+                reason = self.watch.late[settings.me]
+                self._out.append(Note("warning", "cannot_keep_up", {"reason": reason, "setting": SETTINGS[reason]}))
+            said.hears, said.promised = self.watch.hears(now_ns), self.views.promised.number
+            said.late, said.pinned = sum(1 << m for m in self.watch.late), self.watch.pinned()
+        else:
+            said.hears = sum(1 << m for m in self.membership.alive(now_ns)) | 1 << settings.me
+        self.membership.beat(said, now_ns)
+        for name, count in self.counters().items():
+            if count and name in LIMITS and name not in self._said:
+                self._said.add(name)
+                what, setting = LIMITS[name]
+                self._out.append(Note("warning", "limit_reached", {"counter": name, "what": what, "setting": setting}))
 
     def _run(self, member: Member, beating: bool, now_ns: int) -> None:
         reported: dict[int, int] = {}
@@ -192,12 +256,32 @@ class Engine:
             self.membership.state = State.ENDED
             self._out.append(End(member.ends_at))
         self._confirm(now_ns)
-        if self.state is State.RUNNING:
+        if self._leaving:
+            self._depart(member, beating, now_ns)
+        elif self.state is State.RUNNING:
             self._watch(now_ns)
+
+    def _depart(self, member: Member, beating: bool, now_ns: int) -> None:
+        """Take leave when nothing that was captured here can be lost; stay until the others have gone on."""
+        settings = self.settings
+        if self._left_ns is None:
+            self._watch(now_ns)
+            if self._drained is None and member.consumed.base == self._stream.head:
+                self._drained = member.window.end
+            if self._drained is None or min(member.peer_stable.values()) < self._drained or member.frozen:
+                return
+            self._left_ns, member.frozen, beating = now_ns, True, True
+        others = [m for m in self.members if m != settings.me]
+        if beating:
+            for m in others:
+                self._out.append(Send(m, Leave(settings.me, settings.incarnation, self.view, "stopped")))
+        alive = [m for m in self.membership.alive(now_ns) if m in others]
+        without = all(not self.membership.peers[m].members >> settings.me & 1 for m in alive)
+        self.gone = without or now_ns - self._left_ns > settings.timers.failure
 
     def _decide(self, coordinator: Coordinator, member: Member, now_ns: int) -> None:
         acked = min(member.peer_acked.values())
-        for decision in coordinator.decide(acked):
+        for decision in coordinator.decide(acked, len(member.log)):
             member.decided(decision, now_ns)
             for other in self.members:
                 if other != self.settings.me:
@@ -208,8 +292,8 @@ class Engine:
     def deadline_ns(self) -> int:
         """When `tick` wants to be called next, at the latest."""
         beat = self._beat_ns + self.settings.timers.heartbeat
-        if self.member is None:
-            return min(beat, self._beat_ns + 10 * MS)
+        if self.member is None or self.member.frozen:
+            return min(beat, self._ticked_ns + 10 * MS)
         if self.coordinator:
             busy = any(self.coordinator.merger.pending(m) for m in self.members)
             return min(beat, self._tick_after(busy))
@@ -229,13 +313,24 @@ class Engine:
 
     def _installed(self, message: Install, now_ns: int) -> None:
         """A view to be in: the first one, or the one that this replica promised."""
-        if not message.members >> self.settings.me & 1:
-            return
+        if message.incarnations.get(self.settings.me) != self.settings.incarnation:
+            return  # without this replica, or meant for the process before it
         if self.member is None:
-            self._enter(message, now_ns)
-        elif self.views and self.view != message.installed == self.views.promised:
+            if self._captured_since(message):
+                self._enter(message, now_ns)
+        elif self.views and self.view != message.installed == self.views.promised and self._left_ns is None:
             assert message.number == self.member.number, "INSTALL before the promise was complete"
             self._change(message, {}, now_ns)
+        elif self.views and message.installed.number > self.view.number and self.settings.me not in message.start:
+            self._rejoin("the set let this replica in anew while it still entered an older view")
+
+    def _captured_since(self, install: Install) -> bool:
+        """Whether all that was captured before the view begins is here; else INSTALL comes again.
+
+        A capture that sticks would bring packets later that were decided before this replica came.
+        """
+        me = self.settings.me
+        return me in install.start or self._stream.watermark_ns > install.cut_ns - install.offset_ns[me]
 
     def _enter(self, install: Install, now_ns: int) -> None:
         """The first view of this process."""
@@ -244,8 +339,13 @@ class Engine:
         start = install.start.get(me)
         if start is None:  # a running view: this stream starts behind what is decided
             start = self.membership.position(install.cut_ns - install.offset_ns[me])
-        self.member = Member(self.settings, self.view, self.members, start, install.first_seq, install.number)
-        self.views = Views(self.settings, self.membership, self.member)
+        member = Member(self.settings, self.view, self.members, start, install.first_seq, install.number)
+        member.cut_ns, member.time_us = install.cut_ns, install.time_us
+        member.offset_ns, member.tolerance_ns = dict(install.offset_ns), dict(install.tolerance_ns)
+        member.stream = self._stream
+        self.member = member
+        self.watch = Watch(self.settings, self.membership, member, self._stream)
+        self.views = Views(self.settings, self.membership, member, self.watch)
         self.views.entered(self.members, now_ns)
         self._serve(install, start)
         self._out.append(Start(self.view, self.members, start, install.first_seq))
@@ -254,6 +354,7 @@ class Engine:
         """The next view of the lineage."""
         assert self.member is not None
         assert self.views is not None
+        assert self.watch is not None
         leads = self.coordinator is not None and install.installed.coordinator == self.settings.me
         self._name(install)
         self.member.enter(self.view, self.members, install.void)
@@ -265,15 +366,17 @@ class Engine:
             if self.coordinator is not None:
                 self.coordinator.resume(install, self.member, holes)
         self.views.entered(self.members, now_ns)
-        self._out.append(Change(self.view, self.members, install.first_seq, self.views.left()))
+        self._out.append(Change(self.view, self.members, install.first_seq, self.watch.left()))
 
     def _name(self, install: Install) -> None:
         self.view = install.installed
         self.members = tuple(m for m in range(self.settings.members) if install.members >> m & 1)
-        self.membership.enter(self.view, self.members)
+        self.membership.enter(self.view, self.members, install.incarnations)
 
     def _serve(self, install: Install, start: int) -> None:
         """Become the view's coordinator, or one who reports to it."""
+        for name in LIMITS:
+            self._counts[name] += getattr(self.coordinator, name, 0) + getattr(self.reporter, name, 0)
         self.coordinator = self.reporter = None
         if self.view.coordinator == self.settings.me:
             self._install, self._confirmed = install, set()
@@ -302,17 +405,25 @@ class Engine:
         if not waiting:
             self._install = None
 
+    def _rejoin(self, reason: str) -> None:
+        self.membership.state = State.FAILED
+        self._out.append(Note("warning", "left_behind", {"reason": reason}))
+        self._out.append(Rejoin(reason))
+
     def _watch(self, now_ns: int) -> None:
         """Change the view where a member goes or comes; rejoin where the others have gone on."""
-        views = self.views
+        views, watch = self.views, self.watch
         assert views is not None
+        assert watch is not None
         reason = views.overtaken(now_ns)
-        if reason:
-            self.membership.state = State.FAILED
-            self._out.append(Note("warning", "left_behind", {"reason": reason}))
-            self._out.append(Rejoin(reason))
+        if reason and self._leaving:
+            self.gone = True
             return
-        views.joiners = dict(self.membership.joining)
+        if reason:
+            self._rejoin(reason)
+            return
+        joining = self.membership.joining.items()
+        views.joiners = {m: join for m, join in joining if watch.fits(m, join.incarnation, now_ns)}
         install = views.tick(now_ns)
         if install is not None:
             self._change(install, views.holes(), now_ns)

@@ -32,6 +32,11 @@ class History:
         """Times on the reference clock."""
         return self._time[self._from : self._to]
 
+    @property
+    def holders(self) -> U32:
+        """Bit masks of those that had the packet."""
+        return self._holders[self._from : self._to]
+
     def append(self, hashes: U64, time_ns: I64, holders: U32, asked: int) -> None:
         """Remember decided packets, forgetting the oldest."""
         count = min(len(hashes), limits.HISTORY_PACKETS)

@@ -6,6 +6,8 @@ others' bytes come in BYTES pushed by the first holder, before or after the deci
 the lowest seq whose bytes (or decision) are missing here; everything below enters the agreed index
 and is acknowledged to all.  A seq is `stable` when every member has acknowledged it.  A slot is
 free when a decision consumed it that every member reports stable, and the local feed is past it.
+A decision itself is forgotten before that, when every member has it and calls it stable: a feed
+that lags keeps slots, not decisions.
 
     decided >= acked >= stable >= floor (what all members call stable and the feed has passed)
 
@@ -22,11 +24,13 @@ import numpy as np
 
 from ftnids import limits
 from ftnids.sync.actions import Action, Free, Note, Publish, Push, Send, Stable, Store
+from ftnids.sync.history import History
 from ftnids.sync.messages import I64, U32, U64, Ack, Bytes, Decision, Fetch, Flag, Nack, View
 from ftnids.sync.settings import Settings, Stream
 from ftnids.sync.windows import ABSENT, VOID, ConsumedWindow, SeqWindow
 
 RECOVERED: Final = 1 << 62
+PATIENCE: Final = 3  # times that each holder of a packet is asked for it before others are
 
 
 @dataclass(slots=True)
@@ -38,6 +42,15 @@ class _Applied:
     position: int  # all positions below are consumed by it and its predecessors
 
 
+@dataclass(slots=True)
+class _Mark:
+    """What may be freed when the local feed is past `end`; the decisions themselves are forgotten."""
+
+    first: int
+    end: int
+    position: int
+
+
 class Member:
     """The agreed stream as one member of one view sees it."""
 
@@ -45,6 +58,8 @@ class Member:
         self, settings: Settings, view: View, members: tuple[int, ...], start: int, first_seq: int, number: int = 0
     ) -> None:
         self._settings = settings
+        self.stream: Stream | None = None  # the local capture; without it what is freed is forgotten
+        self._past = History()  # of decided packets that the window holds no more, for a new coordinator
         self.me = settings.me
         self.view = view
         self.members = members
@@ -55,13 +70,20 @@ class Member:
         self.acked = first_seq
         self.stable = first_seq
         self.fed = first_seq
+        self.full = False  # the local feed lags so far that no more can be acknowledged
         self.ends_at: int | None = None  # the agreed stream is complete at this seq
         self.time_us = -(1 << 62)  # of the last decided packet
+        self.cut_ns = 0  # founder's clock: all before it is decided
+        self.offset_ns: dict[int, int] = {}  # of every member's clock to the founder's
+        self.tolerance_ns: dict[int, int] = {}
         self.recovered = self.lost = self.clamped = 0
+        self.early_dropped = self.ahead_dropped = 0  # packets and decisions that came early and found no room
         self.peer_acked = dict.fromkeys(members, first_seq)
         self.peer_stable = dict.fromkeys(members, first_seq)
         self.peer_decisions = dict.fromkeys(members, number)
         self.log: deque[_Applied] = deque()
+        self.settled = start  # own positions below wait for no other member, at most for the local feed
+        self._marks: deque[_Mark] = deque()
         self.last: Decision | None = None
         self._ahead: dict[int, Decision] = {}  # decisions that overtook others
         self._early: list[tuple[I64, U64, I64]] = []  # seq, hash, ref of packets that overtook their decision
@@ -93,6 +115,11 @@ class Member:
         self._ahead.clear()
         self._told = (-1, -1, -1)
 
+    def freeze(self) -> None:
+        """A newer view is promised; of this one's decisions only those count that come with the proposal."""
+        self.frozen = True
+        self._ahead.clear()
+
     def _present(self, seqs: I64) -> list[int]:
         """Those of `seqs` whose bytes are here."""
         inside = seqs[(seqs >= self.window.base) & (seqs < self.window.end)]
@@ -100,8 +127,18 @@ class Member:
         return [int(s) for s in inside[refs >= 0]]
 
     def history(self, stream: Stream) -> tuple[U64, I64, U32]:
-        """Hashes, agreed times (us) and holders of the decided packets that are still remembered."""
-        base, end = self.window.base, self.window.end
+        """Hashes, agreed times (us) and holders of the last HISTORY_PACKETS decided packets, at least."""
+        hashes, times, holders = self._decided(stream, self.window.end)
+        past = self._past
+        return (
+            np.concatenate([past.hash, hashes]),
+            np.concatenate([past.time_ns // 1000, times]),
+            np.concatenate([past.holders, holders]),
+        )
+
+    def _decided(self, stream: Stream, end: int) -> tuple[U64, I64, U32]:
+        """Hashes, agreed times (us) and holders of what the window holds below `end`."""
+        base = self.window.base
         hashes, refs = self.window.hashes(base, end).copy(), self.window.refs(base, end)
         own = np.flatnonzero((refs >= 0) & (refs < RECOVERED))
         if len(own):
@@ -109,17 +146,23 @@ class Member:
             hashes[own] = stream.hashes(first, last)[refs[own] - first]
         return hashes, self.window.times(base, end).copy(), self.window.holders(base, end).copy()
 
-    def void(self) -> I64:
-        """All void seqs that are still remembered."""
-        return np.flatnonzero(self.window.refs(self.window.base, self.window.end) == VOID) + self.window.base
-
-    def missing(self) -> I64:
-        """All decided seqs whose bytes are not here."""
-        return self.window.absent(self.acked, limits.MAX_UNSTABLE)
+    def nowhere(self) -> I64:
+        """All decided seqs whose bytes are not here: those that are missing, and those that are void."""
+        refs = self.window.refs(self.window.base, self.window.end)
+        return np.flatnonzero((refs == ABSENT) | (refs == VOID))[: limits.MAX_UNSTABLE] + self.window.base
 
     def log_from(self, number: int) -> list[Decision]:
-        """The decisions from `number` on, as far as they are remembered."""
-        return [entry.decision for entry in self.log if entry.decision.number >= number]
+        """The decisions from `number` on, as far as they are remembered and fit into one message; more come later."""
+        found: list[Decision] = []
+        packets = 0
+        for entry in self.log:
+            if entry.decision.number < number:
+                continue
+            packets += len(entry.decision.time_us)
+            if found and (packets > limits.MAX_LOG_PACKETS or len(found) == limits.MAX_LOG_SENT):
+                break
+            found.append(entry.decision)
+        return found
 
     # -- decisions ---------------------------------------------------------------------------
 
@@ -127,8 +170,10 @@ class Member:
         """Take in a decision of this view; one that comes early waits for those before it."""
         if decision.number < self.number:
             return
-        if len(self._ahead) < limits.MAX_LOG_DECISIONS:
+        if decision.number == self.number or len(self._ahead) < limits.MAX_AHEAD:
             self._ahead[decision.number] = decision
+        else:
+            self.ahead_dropped += 1
         while (ready := self._ahead.pop(self.number, None)) is not None:
             self._apply(ready, now_ns)
 
@@ -149,6 +194,8 @@ class Member:
         self.last = decision
         if count:
             self.time_us = int(decision.time_us[-1])
+        self.cut_ns = max(self.cut_ns, decision.cut_ns)
+        self.offset_ns, self.tolerance_ns = decision.offset_ns, decision.tolerance_ns
         self.number += 1
         self.clamped += int(np.count_nonzero(decision.flags & Flag.CLAMPED))
         if decision.ends:
@@ -181,6 +228,8 @@ class Member:
         future = seq >= self.window.end
         if self._early_count + int(future.sum()) <= limits.MAX_EARLY:
             wanted |= future
+        else:
+            self.early_dropped += int(future.sum())
         if wanted.any():
             self.out.append(Store(message, wanted.astype(np.uint8)))
 
@@ -240,7 +289,9 @@ class Member:
         """Move acked, stable and the floor as far as they go; ask for what does not come."""
         if self.frozen:
             return
-        reached = min(self.window.first_absent(self.acked), self.fed + self._settings.agreed_slots)
+        complete, room = self.window.first_absent(self.acked), self.fed + self._settings.agreed_slots
+        reached = min(complete, room)
+        self.full = complete > room
         if reached > self.acked:
             first, self.acked = self.acked, reached
             self.out.append(
@@ -279,19 +330,35 @@ class Member:
                 self.out.append(Send(member, ack))
 
     def _free(self) -> None:
-        floor = min(min(self.peer_stable.values()), self.fed)
+        known_stable = min(self.peer_stable.values())
+        floor = min(known_stable, self.fed)
         everywhere = min(self.peer_decisions.values())  # decisions below are not asked for again
+        while self.log and self.log[0].end <= known_stable and self.log[0].decision.number < everywhere:
+            entry = self.log.popleft()
+            self.settled = entry.position
+            self._mark(entry)
         position = -1
-        while self.log and self.log[0].end <= floor and self.log[0].decision.number < everywhere:
-            position = self.log.popleft().position
+        while self._marks and self._marks[0].end <= floor:
+            position = self._marks.popleft().position
         if position < 0 and floor <= self.window.base:
             return
+        if self.stream is not None and floor > self.window.base:
+            hashes, times, holders = self._decided(self.stream, min(floor, self.window.end))
+            self._past.append(hashes, times * 1000, holders, 0)
         self.window.cut(floor)
         held = np.flatnonzero(self._recovered_seq >= floor)
         gone = int(held[0]) if len(held) else len(self._recovered_seq)
         self._recovered_seq = self._recovered_seq[gone:]
         self._recovered_base += gone
         self.out.append(Free(position, self._recovered_base))
+
+    def _mark(self, entry: _Applied) -> None:
+        """Remember what to free when the feed is past `entry`; of many marks neighbours become one."""
+        last = self._marks[-1] if len(self._marks) >= limits.MAX_MARKS else None
+        if last is not None and entry.end - last.first <= self._settings.agreed_slots // limits.MAX_MARKS:
+            last.end, last.position = entry.end, entry.position
+        else:
+            self._marks.append(_Mark(entry.end - len(entry.decision.time_us), entry.end, entry.position))
 
     # -- repair -------------------------------------------------------------------------------
 
@@ -314,7 +381,10 @@ class Member:
         self._fetched_ns = now_ns
         holders = self.window.holders(int(missing[0]), int(missing[0]) + 1)[0]
         candidates = [m for m in self.members if m != self.me and int(holders) >> m & 1]
-        candidates += [m for m in self.members if m != self.me and m not in candidates]
+        if self._attempt >= PATIENCE * len(candidates):  # others may have recovered them
+            candidates += [m for m in self.members if m != self.me and m not in candidates]
+        if not candidates:
+            return
         member = candidates[self._attempt % len(candidates)]
         self._attempt += 1
         self.out.append(Send(member, Fetch(self.me, self._settings.incarnation, self.view, missing)))

@@ -13,12 +13,15 @@ offset gives the position where its stream meets the view's start.  On a quiet l
 timeout, the offset measured from heartbeats serves, with a wide tolerance.
 
 All messages are resent until they are answered; each may be lost.
+
+A heartbeat also says how its sender fares, all by the sender's own clock: how far its capture watermark lags behind
+its `now`, how full its ring is, and, by what it echoes, whether it hears this replica.  `ftnids.sync.watch` judges.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -29,6 +32,7 @@ from ftnids.sync.messages import I64, U64, Heartbeat, History, Install, Join, Me
 from ftnids.sync.settings import MS, Settings, Stream
 
 HISTORY_SENT: Final = 4_096  # packets of the founder's stream in HISTORY
+FOREVER: Final = int(np.iinfo(np.int64).max)  # the watermark of a stream that has ended
 
 
 class State(enum.IntEnum):
@@ -49,8 +53,16 @@ class Peer:
     state: State = State.SEEKING
     view: View = field(default_factory=View)
     members: int = 0  # bit mask of its view
-    hears: int = 0  # bit mask of those that it hears in its view
+    hears: int = 0  # bit mask of those that it hears
+    late: int = 0  # bit mask of those that cannot keep up, in its eyes
     promised: int = 0  # highest view number that it promised
+    fill: int = 0  # of 1000: its ring
+    pinned: int = 0  # of 1000: what of it waits for other members
+    watermark_ns: int = -FOREVER  # its capture's, on its own clock
+    moved_ns: int = 0  # when that was last seen to move
+    lag_ns: int = 0  # of that behind its own clock
+    lags_since_ns: int | None = None  # since when that is too much
+    hears_me_ns: int = -FOREVER  # when this replica said the last that the peer is known to have heard
     heard_ns: int = 0
     sent_ns: int = 0  # its clock when it sent its last heartbeat
     round_trip_ns: int = limits.MAX_TOLERANCE_NS
@@ -95,6 +107,7 @@ class Membership:
         self._answer: Join | None = None
         self._answer_from = -1
         self._refused: set[int] = set()
+        self.ended = False  # the local capture stream
         self.members: dict[int, int] = {}  # incarnation by member of the view, once there is one
         self.leads = False  # this replica coordinates the view
         self.joining: dict[int, Join] = {}  # ready to come into the running view
@@ -107,9 +120,7 @@ class Membership:
         if message.incarnation < peer.incarnation:
             return False
         if message.incarnation > peer.incarnation:
-            self.peers[message.sender] = peer = Peer(incarnation=message.incarnation)
-            if self.members.get(message.sender) == 0:  # INSTALL came before this member was first heard
-                self.members[message.sender] = message.incarnation
+            self.peers[message.sender] = peer = Peer(incarnation=message.incarnation, moved_ns=now_ns)
         peer.heard_ns = now_ns
         return True
 
@@ -117,24 +128,40 @@ class Membership:
         """Take in state and view, and measure the clocks' offset from the round trip."""
         peer = self.peers[message.sender]
         peer.view, peer.members, peer.hears = message.view, message.members, message.hears
-        peer.promised = message.promised
+        peer.promised, peer.late = message.promised, message.late
+        peer.fill, peer.pinned = message.fill, message.pinned
+        self._capture(peer, message, now_ns)
         if message.state in State._value2member_map_:
             peer.state = State(message.state)
         peer.sent_ns = message.sent_ns
         if message.echo_ns:
+            peer.hears_me_ns = max(peer.hears_me_ns, message.echo_ns)
             trip = now_ns - message.echo_ns - message.held_ns
             if 0 <= trip <= peer.round_trip_ns + peer.round_trip_ns // 8:
                 received_there = message.sent_ns - message.held_ns
                 peer.round_trip_ns = trip
                 peer.offset_ns = (received_there - message.echo_ns + message.sent_ns - now_ns) // 2
 
-    def beat(self, view: View, members: int, hears: int, promised: int, now_ns: int) -> None:
-        """Say HEARTBEAT to all; `members` and `hears` are bit masks."""
-        settings = self._settings
+    def _capture(self, peer: Peer, message: Heartbeat, now_ns: int) -> None:
+        """Take in how far the peer's capture has come."""
+        if message.watermark_ns > peer.watermark_ns:
+            peer.watermark_ns, peer.moved_ns = message.watermark_ns, now_ns
+        peer.lag_ns = message.sent_ns - message.watermark_ns
+        if peer.lag_ns <= self._settings.timers.failure:
+            peer.lags_since_ns = None
+        elif peer.lags_since_ns is None:
+            peer.lags_since_ns = now_ns
+
+    @property
+    def watermark_ns(self) -> int:
+        """The local capture's watermark, as heartbeats say it."""
+        return FOREVER if self.ended else self._stream.watermark_ns
+
+    def beat(self, said: Heartbeat, now_ns: int) -> None:
+        """Say HEARTBEAT to all: `said`, with what this replica knows of its capture and of each peer's clock."""
+        watermark = self.watermark_ns
         for member, peer in self.peers.items():
-            beat = Heartbeat(settings.me, settings.incarnation, view, members, hears, int(self.state), promised)
-            beat.watermark_ns = self._stream.watermark_ns
-            beat.sent_ns = now_ns
+            beat = replace(said, state=int(self.state), watermark_ns=watermark, sent_ns=now_ns)
             beat.echo_ns = peer.sent_ns
             beat.held_ns = max(now_ns - peer.heard_ns, 0) if peer.sent_ns else 0
             self.out.append(Send(member, beat))
@@ -143,7 +170,13 @@ class Membership:
         """This replica did nothing for a while: nobody is suspected of what it could not hear."""
         for peer in self.peers.values():
             if peer.incarnation:
-                peer.heard_ns = now_ns
+                peer.heard_ns = peer.moved_ns = now_ns
+                peer.hears_me_ns = max(peer.hears_me_ns, now_ns)
+
+    def mutual(self, member: int, now_ns: int) -> bool:
+        """Whether `member` is heard, and is known to hear this replica, both within the failure timeout."""
+        peer, failure = self.peers[member], self._settings.timers.failure
+        return peer.incarnation > 0 and now_ns - min(peer.heard_ns, peer.hears_me_ns) < failure
 
     def alive(self, now_ns: int) -> list[int]:
         """The other members heard within the failure timeout."""
@@ -151,12 +184,12 @@ class Membership:
             m for m, p in self.peers.items() if p.incarnation and now_ns - p.heard_ns < self._settings.timers.failure
         ]
 
-    def enter(self, view: View, members: tuple[int, ...]) -> None:
-        """A view is there, with `members`."""
+    def enter(self, view: View, members: tuple[int, ...], incarnations: dict[int, int]) -> None:
+        """A view is there, with `members`, each as the process that `incarnations` names."""
         if self.state is not State.ENDED:
             self.state = State.RUNNING
         self.leads = view.coordinator == self._settings.me
-        self.members = {m: self.peers[m].incarnation for m in members if m in self.peers}
+        self.members = {m: incarnations.get(m, p.incarnation) for m, p in self.peers.items() if m in members}
         self.joining = {m: j for m, j in self.joining.items() if m not in self.members}
 
     # -- founding -----------------------------------------------------------------------------
@@ -166,7 +199,10 @@ class Membership:
         alive = self.alive(now_ns)
         views = [self.peers[m] for m in alive if self.peers[m].view.number]
         if views:
-            best = min(views, key=lambda p: (p.view.lineage, -p.members.bit_count(), p.members & -p.members))
+            if self.state is State.FOUNDING:  # never found a lineage while a member of one is heard
+                self.state, self._history = State.SEEKING, None
+            within = [p for p in views if self._reaches(p.view.coordinator, now_ns)] or views
+            best = min(within, key=lambda p: (p.view.lineage, -p.members.bit_count(), p.members & -p.members))
             self._ask(best.view.coordinator, now_ns)
             return None
         first = min([(self.peers[m].incarnation, m) for m in alive] + [(self._settings.incarnation, self._settings.me)])
@@ -176,6 +212,9 @@ class Membership:
             self.state, self._history = State.SEEKING, None
         self._ask(first[1], now_ns)
         return None
+
+    def _reaches(self, member: int, now_ns: int) -> bool:
+        return member in self.peers and self.mutual(member, now_ns)
 
     def _ask(self, member: int, now_ns: int) -> None:
         """Say JOIN to the one who leads, again and again."""
@@ -227,6 +266,9 @@ class Membership:
         install = Install(settings.me, settings.incarnation, view, view)
         install.members = 1 << settings.me | sum(1 << m for m in ready)
         install.start[settings.me] = self.position(self._history.cut_ns)
+        install.incarnations = {m: self.peers[m].incarnation for m in ready} | {settings.me: settings.incarnation}
+        if not settings.from_start:
+            install.cut_ns = self._history.cut_ns
         for member in ready:
             answer = self.peers[member].ready
             assert answer is not None

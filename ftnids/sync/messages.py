@@ -91,6 +91,7 @@ class Report(Message):
     """
 
     position: int = 0
+    start: int = 0  # where the sender's stream begins in the view; its first report may be lost
     hash: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
     time_ns: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     k: int = 0  # packets per cluster, 0 when pushed
@@ -176,10 +177,13 @@ class Heartbeat(Message):
     """Sent every 20 ms to all members."""
 
     members: int = 0  # bit mask of the sender's view
-    hears: int = 0  # bit mask of the members that the sender hears in its view
+    hears: int = 0  # bit mask of the replicas that the sender hears: members in its view, others at all
     state: int = 0  # ftnids.sync.membership.State
     promised: int = 0  # highest view number promised
-    watermark_ns: int = 0
+    late: int = 0  # bit mask of the members that, in the sender's eyes, cannot keep up
+    fill: int = 0  # of 1000: how full the sender's ring of captured packets is
+    pinned: int = 0  # of 1000: how much of it waits for other members
+    watermark_ns: int = 0  # the highest number when the stream has ended
     sent_ns: int = 0  # sender's capture clock at sending
     echo_ns: int = 0  # the receiver's `sent_ns` heard last
     held_ns: int = 0  # how long the sender held that before this message
@@ -203,7 +207,7 @@ class Promise(Message):
     base: View = field(default_factory=View)
     number: int = 0  # decisions that the sender has
     log: list[Decision] = field(default_factory=list)  # those that the proposer said it lacks
-    missing: I64 = field(default_factory=lambda: np.empty(0, np.int64))  # seqs whose bytes the sender lacks
+    missing: I64 = field(default_factory=lambda: np.empty(0, np.int64))  # seqs not here, void ones too
     consumed: int = 0  # position: all below are consumed by decisions
     holes: I64 = field(default_factory=lambda: np.empty(0, np.int64))  # positions above that are consumed, too
 
@@ -218,7 +222,9 @@ class Install(Message):
     number: int = 0  # of the view's first decision; decisions are numbered through a lineage
     start: dict[int, int] = field(default_factory=dict)  # member -> position of its first packet in the view
     void: I64 = field(default_factory=lambda: np.empty(0, np.int64))  # seqs below first_seq whose bytes nobody has
+    incarnations: dict[int, int] = field(default_factory=dict)  # which process of each member is meant
     cut_ns: int = 0  # founder's clock: a joiner's stream starts after this
+    time_us: int = -(1 << 62)  # agreed time does not go below this
     offset_ns: dict[int, int] = field(default_factory=dict)
     tolerance_ns: dict[int, int] = field(default_factory=dict)
 
@@ -251,7 +257,7 @@ class History(Message):
 
 @dataclass(slots=True)
 class Alert(Message):
-    """Alerts that the sender's IDS raised: a JSON array of output records (section 7 of the design)."""
+    """Alerts that the sender's IDS raised: a JSON array of output records (docs/alerts.md)."""
 
     number: int = 0  # 0, 1, 2, ... of this sender's incarnation; resent until acknowledged
     acked: int = 0  # alert messages of the receiver that the sender has

@@ -79,7 +79,7 @@ class Reporter:
         self._silent = 0  # acknowledgements without progress
         self._counted = start
         self._ended = False
-        self._end_heard = False
+        self.reporting_waits = 0  # reports that were shorter than what was there
 
     @property
     def summarising(self) -> bool:
@@ -121,9 +121,10 @@ class Reporter:
             self._silent = 0
         upto = min(head, self.sent + limits.MAX_REPORT_PACKETS, consumed + limits.MAX_REPORTED)
         upto = max(upto, self.sent)
+        self.reporting_waits += upto < min(head, self.sent + limits.MAX_REPORT_PACKETS)
         made = self._cover(view, self.sent, upto, watermark, head)
         for report in made:
-            report.sent_ns = now_ns
+            report.start, report.sent_ns = self.start, now_ns
         self.sent = self._reached(made)
         if self._ended and self.sent == head:
             made[-1].end = True
@@ -136,7 +137,7 @@ class Reporter:
             return None
         report = self._pushed(view, position, last)
         report.watermark_ns = np.iinfo(np.int64).min  # says nothing of the watermark
-        report.sent_ns = now_ns
+        report.start, report.sent_ns = self.start, now_ns
         return report
 
     def _go_back(self, now_ns: int) -> None:

@@ -16,7 +16,7 @@ class Timers:
     """The protocol's times, in ns."""
 
     report: int = 2 * MS  # between reports while packets come
-    idle_report: int = 5 * MS  # between reports (watermarks only) while none do
+    idle_report: int = 4 * MS  # between reports (watermarks only) while none do
     heartbeat: int = 20 * MS
     resend: int = 50 * MS  # without progress
     fetch: int = 30 * MS  # bytes of a decided packet that do not come
@@ -41,6 +41,7 @@ class Settings:
     reorder_places: int = limits.REORDER_PLACES
     aligner: str = "default"
     wait_for_all: bool = False
+    live: bool = True  # packets come from a link as they happen; else from a file, which waits when the ring is full
     from_start: bool = False  # every stream starts at packet 0 of the same capture: no history is exchanged
     digest: bytes = b""  # of what all members must share
     config: str = ""  # the same, readable

@@ -202,3 +202,27 @@ def test_the_aligner_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         align.aligner("best")
     monkeypatch.setenv("FTNIDS_IMPL", "python")
     assert kernels.chosen() is None
+
+
+@pytest.mark.parametrize("merge", [_python, _c])
+@pytest.mark.parametrize("replicas", [2, 3, 4, 7])
+@given(
+    seed=st.integers(0, 2**32),
+    packets=st.integers(20, 150),
+    gap=st.sampled_from([3, 15, 30, 60, 200]),
+    loss=st.sampled_from([0.05, 0.2, 0.5]),
+    ahead=st.integers(-3, 3),
+)
+@settings(max_examples=8)
+def test_a_flood_that_one_capture_has_whole_comes_out_as_long_as_it_was(
+    merge: Merge, replicas: int, seed: int, packets: int, gap: int, loss: float, ahead: int
+) -> None:
+    link = make_link(seed, packets=packets, replicas=replicas, loss=loss, repeats=1, gap_ns=gap * US)
+    whole = seed % replicas
+    rng = np.random.default_rng(seed)
+    link.ids[whole] = np.arange(packets)
+    link.hashes[whole] = link.hash
+    link.times[whole] = np.maximum.accumulate(link.time_ns + rng.integers(0, 20 * US + 1, packets)) + ahead * US
+    merged = run(merge, link)
+    assert len(merged.place) == packets
+    assert (merged.place[:, whole] >= 0).all()

@@ -62,7 +62,7 @@ class Room:
                 if me in self.cut or node.state in (State.FAILED, State.RUNNING):
                     continue
                 local = self.now + self.offsets[me]
-                node.beat(View(), 0, 0, 0, local)
+                node.beat(Heartbeat(me, node._settings.incarnation, View()), local)
                 self.installed = self.installed or node.tick(local)
             self.deliver()
         return self.installed

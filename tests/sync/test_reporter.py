@@ -6,7 +6,7 @@ import xxhash
 from ftnids import limits
 from ftnids.sync.messages import Report, View
 from ftnids.sync.reporter import Reporter, cluster_hashes
-from ftnids.sync.settings import MS, Settings
+from ftnids.sync.settings import MS, Settings, Timers
 from tests.sync.streams import MemoryStream
 
 VIEW = View(1, 1, 0, 1)
@@ -52,7 +52,7 @@ def test_a_quiet_stream_still_moves_its_watermark() -> None:
     (report,) = reporter.reports(VIEW, 100 * MS, 0)
     assert (report.position, len(report.hash), report.watermark_ns) == (0, 0, 77)
     assert reporter.reports(VIEW, 101 * MS, 0) == []
-    assert reporter.due_ns() == 105 * MS
+    assert reporter.due_ns() == 100 * MS + Timers().idle_report
 
 
 def test_what_is_not_acknowledged_is_reported_again() -> None:

@@ -1,0 +1,78 @@
+"""The promises in weather that no run before has seen, and the proof that the simulation would notice."""
+
+import os
+import re
+import subprocess
+import sys
+from typing import Final
+
+import pytest
+
+from ftnids.limits import SIMULATE_MAX_SEED
+from ftnids.sync.simulation import simulate
+from ftnids.sync.simulation.plants import PLANTS, planted
+
+FRESH: Final = int(os.environ.get("FTNIDS_SEEDS", "0"))
+WITHIN: Final = 200  # seeds in which a planted bug must be found
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ftnids", "simulate", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=1_200)
+
+
+def seeds(first: int, count: int) -> None:
+    done = run("--seeds", f"{first}:{first + count - 1}", "--jobs", str(min(os.cpu_count() or 1, 8)))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_known_seeds() -> None:
+    seeds(1, 300)
+
+
+@pytest.mark.skipif(FRESH == 0, reason="FTNIDS_SEEDS=N runs N seeds that no run before has seen: some still fail")
+def test_fresh_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    """A failure prints the one command that replays it."""
+    first = int.from_bytes(os.urandom(4), "big") % (SIMULATE_MAX_SEED - FRESH)
+    with capsys.disabled():
+        print(f" [seeds {first}:{first + FRESH - 1}]", end=" ", flush=True)
+    seeds(first, FRESH)
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_planted_bug_is_found(name: str) -> None:
+    with planted(name):
+        for seed in range(1, WITHIN + 1):
+            try:
+                simulate(seed)
+            except AssertionError:  # a broken promise, or an assertion of the protocol itself
+                return
+    pytest.fail(f"{name} is not found in seeds 1 to {WITHIN}")
+
+
+def test_the_replay_command_replays() -> None:
+    failed = run("--seeds", "1:50", "--jobs", "2", "--plant", "feed-before-ack")
+    assert failed.returncode == 1
+    found = re.search(r"^replay: ftnids simulate (.+)$", failed.stdout, re.MULTILINE)
+    assert found, failed.stdout
+    again = run(*found[1].split(), "--events")
+    assert again.returncode == 1
+    assert failed.stdout.splitlines()[-2] in again.stdout
+    assert " ms r" in again.stdout, "the event log is missing"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--seeds", "7"),
+        ("--seeds", "9:8"),
+        ("--seeds", f"1:{SIMULATE_MAX_SEED + 1}"),
+        ("--seeds", "1:2", "--plant", "x"),
+        ("--seeds", "1:2", "--replicas", "1"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(options: tuple[str, ...]) -> None:
+    done = run(*options)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
