@@ -9,7 +9,9 @@ personalised BLAKE2b (the secret is the key, so that neither value tells anythin
 A set whose addresses are all loopback may go without a secret; then `BLAKE2b-256(person="ftnids public", cluster
 name)` stands in for it, which anyone can compute.
 
-CURVE keys are ZeroMQ's: Curve25519 in Z85, 40 characters, one pair for each replica.
+CURVE keys are ZeroMQ's: Curve25519 in Z85, 40 characters, one pair for each replica.  Where all addresses are loopback
+they may be left out; then the secret key of member m is `BLAKE2b-256(key=secret, person="ftnids curve", byte m)`, so
+that who knows the secret is a member, and who does not is none.
 """
 
 from __future__ import annotations
@@ -37,10 +39,14 @@ _MAX_FILE: Final = 4096  # bytes of a key file
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What a transport needs for CURVE: this replica's secret key and every member's public key (Z85)."""
+    """What a transport needs for CURVE: this replica's secret key and the public keys of every member (Z85).
+
+    A member that is changing its key has two, the one to try first in front.
+    """
 
     secret: bytes
-    members: tuple[bytes, ...]
+    members: tuple[tuple[bytes, ...], ...]
+    derived: bool = False  # from the cluster's secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +55,22 @@ class Identity:
 
     seed: int  # of the packet hash
     cluster_id: bytes
-    keys: Keys | None  # None: no CURVE
+    keys: Keys
 
 
 def identify(
-    name: str, secret_file: Path, key_file: Path | None, public_keys: Sequence[str | None], me: int, *, loopback: bool
+    name: str,
+    secret_file: Path,
+    key_file: Path | None,
+    public_keys: Sequence[Sequence[str]],
+    me: int,
+    *,
+    loopback: bool,
 ) -> Identity:
-    """Read the secret and the keys of member `me` of cluster `name`; `public_keys` are the members'.
+    """Read the secret and the keys of member `me` of cluster `name`; `public_keys`: one or two of each member.
 
-    Where all is `loopback` a missing secret file is no error: a public value stands in for it, with a warning.
-    PeerError if a file is missing, unsafe or malformed.
+    Where all is `loopback` a missing secret file is no error: a public value stands in for it, with a warning; and
+    without a `key_file` keys are derived from the secret.  PeerError if a file is missing, unsafe or malformed.
     """
     if loopback and not secret_file.exists():
         hint = f"anyone on this host can forge messages and hashes: write {secret_file} with ftnids keygen"
@@ -66,7 +78,7 @@ def identify(
         secret = public_secret(name)
     else:
         secret = load_secret(secret_file)
-    keys = load_keys(key_file, [key or "" for key in public_keys], me) if key_file is not None else None
+    keys = load_keys(key_file, public_keys, me) if key_file is not None else derived(secret, len(public_keys), me)
     return Identity(cluster_seed(secret), cluster_id(secret, name), keys)
 
 
@@ -85,6 +97,16 @@ def public_secret(name: str) -> bytes:
     return hashlib.blake2b(name.encode(), digest_size=SECRET_BYTES, person=b"ftnids public").digest()
 
 
+def derived(secret: bytes, members: int, me: int) -> Keys:
+    """The keys of member `me` of a set that has no keys but its `secret`."""
+    digests = (
+        hashlib.blake2b(bytes((member,)), key=secret, digest_size=SECRET_BYTES, person=b"ftnids curve").digest()
+        for member in range(members)
+    )
+    private = [z85.encode(digest) for digest in digests]
+    return Keys(private[me], tuple((zmq.curve_public(key),) for key in private), derived=True)
+
+
 def load_secret(path: Path) -> bytes:
     """The cluster's secret from `path` (64 hexadecimal digits or base64).  PeerError if it is unsafe or malformed."""
     text = _read_private(path, "ftnids keygen")
@@ -97,18 +119,22 @@ def load_secret(path: Path) -> bytes:
     return secret
 
 
-def load_keys(path: Path, members: Sequence[str], me: int) -> Keys:
-    """This replica's CURVE key from `path`, with `members`' public keys.
+def load_keys(path: Path, members: Sequence[Sequence[str]], me: int) -> Keys:
+    """This replica's CURVE key from `path`, with `members`' public keys, one or two of each.
 
     PeerError if the file is unsafe or malformed, a public key is missing or wrong, or the pair does not match.
     """
     text = _read_private(path, "ftnids keygen")
     secret = _curve_key(text, str(path))
-    public = tuple(_curve_key(key, f"public_key of member {number + 1}") for number, key in enumerate(members))
-    if zmq.curve_public(secret) != public[me]:
+    public = tuple(
+        tuple(_curve_key(key, f"public_key of member {number + 1}") for key in accepted or [""])
+        for number, accepted in enumerate(members)
+    )
+    if zmq.curve_public(secret) not in public[me]:
         raise PeerError(f"{path}: is not the secret key of this replica's public_key in cluster.member: compare them")
-    if len(set(public)) != len(public):
-        raise PeerError("two members have the same public_key: every replica needs a pair of its own (ftnids keygen)")
+    flat = [key for accepted in public for key in accepted]
+    if len(set(flat)) != len(flat):
+        raise PeerError("one public_key is there twice: every replica needs a pair of its own (ftnids keygen)")
     return Keys(secret, public)
 
 

@@ -12,23 +12,28 @@ The protocol above resends what makes no progress, so the transport never waits 
 * `send` either queues a message or drops and counts it.  A queue exists only while the peer is connected
   (ZMQ_IMMEDIATE) and ends with the connection.  What TCP had taken by then may still arrive, late.
 * Connections are retried every 20 ms, backing off to 500 ms, so that a restarted peer is heard at once.
-* ZeroMQ's own heartbeats close a connection that has gone silent.  They do not decide who is alive (the engine's
-  heartbeats do that, five times as fast); they cut short TCP's retransmission back-off, which would
-  delay the first message after a partition by seconds.
+* TCP gives up a connection on which nothing is acknowledged for 1.5 s.  That does not decide who is alive (the
+  engine's heartbeats do, five times as fast); it cuts short TCP's retransmission back-off, which would delay the
+  first message after a partition by many seconds.  ZeroMQ's own heartbeats would do it, too, but they can
+  abort the process (docs/decisions/0060-tcp-gives-up.md).
 
-With keys, both ends prove who they are (CURVE): a client goes on only with the peer's public key, a server
-lets in only members' keys (`zap.py`), and a message whose sender is not the member of its connection is dropped.
-Without keys, all addresses must be loopback, and a sender is believed if it is another member.
+Both ends always prove who they are (CURVE): a client goes on only with the peer's public key, a server lets in only
+members' keys (`zap.py`), and a message whose sender is not the member of its connection is dropped.  A set on
+loopback may do without keys of its own; then they come from the cluster's secret (`keys.py`).
+
+Who is no member costs the set next to nothing (`door.py`), and neither does a member that sends what cannot be
+accepted: a few messages a second are counted and said, beyond that its connections end and it is shut out for a
+while.  `renew` changes keys while messages flow.
 
 A transport belongs to one thread; only `wake` may be called from others.
 """
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-from collections import Counter, deque
+import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -39,7 +44,10 @@ from ftnids import limits, log
 from ftnids.errors import PeerError, WireError
 from ftnids.peers import wire
 from ftnids.peers.addresses import Address, parse
+from ftnids.peers.budget import Budget
+from ftnids.peers.door import Door
 from ftnids.peers.keys import Keys
+from ftnids.peers.link import Link, Socket, set_common
 from ftnids.peers.zap import Gatekeeper
 from ftnids.sync.messages import Message
 
@@ -56,26 +64,17 @@ COUNTERS: Final = (
     "dropped_foreign",  # received from another cluster
     "dropped_version",  # received in a protocol version that is not spoken here
     "dropped_spoofed",  # received from a member that it does not come from
+    "dropped_unwelcome",  # received from a member that is shut out, or with a key that is withdrawn
     "rejected_keys",  # connections with a key that is no member's
-    "rejected_handshakes",  # connections that failed otherwise
+    "rejected_handshakes",  # connections that ended before a member had spoken on them
     "connects",
     "disconnects",
+    "connections_cut",  # ended here: strangers beyond the limit, members that sent too much of what is dropped
+    "shut_out",  # times that a member was shut out for a while
+    "door_closed",  # times that further connection requests were not taken for a while
 )
 
-_RECONNECT_MS: Final = 20
-_RECONNECT_MAX_MS: Final = 500
-_CONNECT_MS: Final = 1_000  # of one attempt to connect, and of one handshake
-_SILENCE_MS: Final = 1_500  # without an answer to a ZeroMQ heartbeat the connection is closed
-_HEARTBEAT_MS: Final = 500
-_WATCHED: Final = (
-    zmq.Event.HANDSHAKE_SUCCEEDED
-    | zmq.Event.HANDSHAKE_FAILED_AUTH
-    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
-    | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.Event.DISCONNECTED
-)
-
-_Socket = zmq.Socket[bytes]
+_WATCHED_INBOX: Final = zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED
 
 
 class _DroppedError(Exception):
@@ -84,60 +83,6 @@ class _DroppedError(Exception):
     def __init__(self, why: str, reason: str) -> None:
         super().__init__(reason)
         self.why = why
-
-
-class _Link:
-    """The way to one peer: its socket, and what is known of it."""
-
-    def __init__(self, context: zmq.Context[_Socket], name: str, address: Address, keys: Keys | None, peer: int):
-        self.name, self.address = name, address
-        self.connected = False
-        self.version = wire.oldest()  # until the peer says what it speaks
-        self._large: deque[tuple[zmq.MessageTracker, int]] = deque()  # sent without a copy, and their bytes
-        self._large_bytes = 0
-        self.socket = context.socket(zmq.PUSH)
-        _set_common(self.socket, address)
-        self.socket.immediate = True
-        self.socket.sndhwm = limits.SEND_QUEUE_MESSAGES
-        self.socket.copy_threshold = limits.LARGE_MESSAGE
-        self.socket.reconnect_ivl = _RECONNECT_MS
-        self.socket.reconnect_ivl_max = _RECONNECT_MAX_MS
-        self.socket.connect_timeout = _CONNECT_MS
-        self.socket.heartbeat_ivl = _HEARTBEAT_MS
-        self.socket.heartbeat_timeout = _SILENCE_MS
-        self.socket.heartbeat_ttl = _SILENCE_MS + _HEARTBEAT_MS
-        if keys is not None:
-            self.socket.curve_secretkey = keys.secret
-            self.socket.curve_publickey = zmq.curve_public(keys.secret)
-            self.socket.curve_serverkey = keys.members[peer]
-        self.monitor = self.socket.get_monitor_socket(_WATCHED)
-        self.socket.connect(address.endpoint)
-
-    def send(self, data: bytes) -> bool:
-        """Queue `data`; False if there is no room or no connection."""
-        if len(data) < limits.LARGE_MESSAGE:
-            try:
-                self.socket.send(data, zmq.NOBLOCK)
-            except zmq.Again:
-                return False
-            return True
-        while self._large and self._large[0][0].done:
-            self._large_bytes -= self._large.popleft()[1]
-        if self._large_bytes + len(data) > limits.SEND_QUEUE_BYTES:
-            return False
-        try:
-            tracker = self.socket.send(data, zmq.NOBLOCK, copy=False, track=True)
-        except zmq.Again:
-            return False
-        self._large.append((tracker, len(data)))
-        self._large_bytes += len(data)
-        return True
-
-    def close(self, linger_ms: int) -> None:
-        """Close, waiting in `Context.term` for what is queued for at most `linger_ms`."""
-        self.socket.disable_monitor()
-        self.monitor.close(linger=0)
-        self.socket.close(linger=linger_ms)
 
 
 class Transport:
@@ -149,40 +94,50 @@ class Transport:
         addresses: Sequence[str],
         *,
         cluster_id: bytes,
-        keys: Keys | None = None,
+        keys: Keys,
         names: Sequence[str] | None = None,
     ) -> None:
         """Bind at `addresses[me]` and connect to all others; `names` are the members' names, for the log.
 
-        PeerError if an address is malformed, in use or not this host's, or needs keys that are not given.
+        PeerError if an address is malformed, in use or not this host's, or needs keys of its replica's own.
         """
-        self.counters: dict[str, int] = Counter(dict.fromkeys(COUNTERS, 0))
-        self._me, self._cluster_id, self._secured = me, cluster_id, keys is not None
+        self._counters: dict[str, int] = Counter(dict.fromkeys(COUNTERS, 0))
+        self._me, self._cluster_id, self._keys = me, cluster_id, keys
+        self._names = list(names) if names else [str(member) for member in range(len(addresses))]
         self._log, self._limiter = log.get("peers"), log.Limiter()
         self._last: tuple[Message, int, bytes] | None = None  # encoded last: a message often goes to all
-        parsed = [parse(address) for address in addresses]
-        _check_exposure(me, parsed, keys)
+        self._bad = [Budget(limits.BAD_MESSAGES_A_SECOND, limits.BAD_MESSAGES) for _ in addresses]
+        self._addresses = [parse(address) for address in addresses]
+        _check_exposure(me, self._addresses, keys)
+        self._door = Door(self._addresses[me], [a for member, a in enumerate(self._addresses) if member != me])
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._context: zmq.Context[_Socket] = zmq.Context(1)
-        self._gatekeeper: Gatekeeper | None = None
-        self._links: dict[int, _Link] = {}
+        self._context: zmq.Context[Socket] = zmq.Context(1)
+        self._links: dict[int, Link] = {}
         try:
-            self._gatekeeper = Gatekeeper(self._context, keys.members, me) if keys else None
-            self._inbox = _listen(self._context, parsed[me], keys)
-            for member, address in enumerate(parsed):
+            self._gatekeeper = Gatekeeper(self._context, keys.members, me)
+            self._inbox, self._inbox_monitor = self._listen()
+            for member in range(len(addresses)):
                 if member != me:
-                    name = names[member] if names else str(member)
-                    self._links[member] = _Link(self._context, name, address, keys, member)
+                    self._links[member] = self._link(member)
         except BaseException:
             self._context.destroy(linger=0)
+            self._door.close()
             os.close(self._wakeup)
             raise
-        self._inbox_monitor = self._inbox.get_monitor_socket(_WATCHED)
         self._poller = zmq.Poller()
-        monitors = [link.monitor for link in self._links.values()]
-        gate = [self._gatekeeper.socket] if self._gatekeeper else []
-        for source in (self._wakeup, self._inbox, self._inbox_monitor, *monitors, *gate):
+        for source in (self._wakeup, self._gatekeeper.socket, self._inbox, self._inbox_monitor):
             self._poller.register(source, zmq.POLLIN)
+        for link in self._links.values():
+            self._poller.register(link.monitor, zmq.POLLIN)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What has happened so far, by the names in COUNTERS."""
+        now = dict(self._counters)
+        now["connects"] += sum(link.connects for link in self._links.values())
+        now["disconnects"] += sum(link.disconnects for link in self._links.values())
+        now["connections_cut"], now["door_closed"] = self._door.cuts, self._door.closings
+        return now
 
     def send(self, member: int, message: Message) -> bool:
         """Queue `message` for `member`; it must not be changed any more.  Never waits.
@@ -193,15 +148,20 @@ class Transport:
         try:
             data = self._encoded(message, link.version)
         except WireError as error:
-            self.counters["dropped_unsendable"] += 1
+            self._counters["dropped_unsendable"] += 1
             kind = type(message).__name__
             self._limiter.log(self._log, "error", f"unsendable {kind}", "unsendable", kind=kind, reason=str(error))
             return False
         if not link.send(data):
-            self.counters["dropped_full" if link.connected else "dropped_unconnected"] += 1
+            self._counters["dropped_full" if link.connected else "dropped_unconnected"] += 1
+            if link.connected:
+                hint = "it reads too slowly: look at its load and at the network; what is dropped is sent again"
+                self._limiter.log(
+                    self._log, "warning", f"full {link.name}", "peer_queue_full", peer=link.name, hint=hint
+                )
             return False
-        self.counters["messages_sent"] += 1
-        self.counters["bytes_sent"] += len(data)
+        self._counters["messages_sent"] += 1
+        self._counters["bytes_sent"] += len(data)
         return True
 
     def send_to(self, members: Iterable[int], message: Message) -> int:
@@ -211,40 +171,55 @@ class Transport:
     def receive(self, timeout_s: float) -> list[Message]:
         """The messages that are there, at most a batch; waits up to `timeout_s` for something to happen.
 
-        May return early with nothing: after `wake`, or when a peer came or went.
+        May return early with nothing: after `wake`, or when a peer came or went.  What strangers do is no reason.
         """
-        ready = dict(self._poller.poll(max(0, math.ceil(timeout_s * 1000))))
-        if self._wakeup in ready:
-            os.eventfd_read(self._wakeup)
-        if self._gatekeeper is not None and self._gatekeeper.socket in ready:
-            self._gatekeeper.answer(self._refused)
-        if self._inbox_monitor in ready:
-            self._watch_inbox()
-        for link in self._links.values():
-            if link.monitor in ready:
-                self._watch(link)
-        return self._drain() if self._inbox in ready else []
+        until = time.monotonic() + timeout_s
+        while True:
+            now = time.monotonic()
+            ready = dict(self._poller.poll(max(0, math.ceil((until - now) * 1000))))
+            if self._look_after(ready) or self._inbox in ready or time.monotonic() >= until:
+                return self._drain() if self._inbox in ready else []
 
     def connected(self, member: int) -> bool:
         """Whether the way to `member` was open when `receive` looked last."""
         return self._links[member].connected
 
     def wake(self) -> None:
-        """Let `receive` return; may be called from any thread."""
-        os.eventfd_write(self._wakeup, 1)
+        """Let `receive` return; may be called from any thread, and does nothing once closed."""
+        if not self._context.closed:
+            os.eventfd_write(self._wakeup, 1)
+
+    def renew(self, keys: Keys) -> None:
+        """Go on with other keys: this replica's own, its peers', or both.
+
+        A connection with a key that is a member's no more ends with the next message over it, which is dropped.  A
+        new key of this replica's own costs the messages that are on their way; what makes no progress is sent again.
+        """
+        _check_exposure(self._me, self._addresses, keys)
+        before, self._keys = self._keys, keys
+        self._gatekeeper.admit(keys.members)
+        if keys.secret != before.secret:
+            self._close_inbox()
+            self._door.forget()
+            self._inbox, self._inbox_monitor = self._listen()
+            self._poller.register(self._inbox, zmq.POLLIN)
+            self._poller.register(self._inbox_monitor, zmq.POLLIN)
+        for member, link in self._links.items():
+            if keys.secret != before.secret:
+                self._replace(member, link)
+            else:
+                link.expect(keys.members[member])
 
     def close(self, flush_s: float = 0.0) -> None:
         """Close all connections; what is queued gets `flush_s` to go out."""
         if self._context.closed:
             return
-        self._inbox.disable_monitor()
-        self._inbox_monitor.close(linger=0)
-        self._inbox.close(linger=0)
-        if self._gatekeeper is not None:
-            self._gatekeeper.socket.close()
+        self._close_inbox()
+        self._gatekeeper.socket.close()
         for link in self._links.values():
             link.close(math.ceil(flush_s * 1000))
         self._context.term()
+        self._door.close()
         os.close(self._wakeup)
 
     # -- receiving -----------------------------------------------------------------------------------
@@ -252,7 +227,7 @@ class Transport:
     def _drain(self) -> list[Message]:
         """What is in the inbox, at most a batch."""
         messages: list[Message] = []
-        size = 0
+        size, now = 0, time.monotonic()
         for _ in range(limits.RECEIVE_BATCH):
             try:
                 frame = self._inbox.recv(zmq.NOBLOCK, copy=False)
@@ -264,18 +239,31 @@ class Transport:
             while last.more:
                 last = self._inbox.recv(copy=False)
                 size, parts = size + len(last), parts + 1
+            if (member := self._origin(frame, now)) is None:
+                continue
             try:
-                messages.append(self._accept(frame, parts))
+                messages.append(self._accept(frame, parts, member))
             except _DroppedError as dropped:
-                self._count_dropped(frame, dropped.why, str(dropped))
+                self._count_dropped(member, dropped.why, str(dropped))
             if size > limits.RECEIVE_BATCH_BYTES:
                 break
-        self.counters["bytes_received"] += size
-        self.counters["messages_received"] += len(messages)
+        self._counters["bytes_received"] += size
+        self._counters["messages_received"] += len(messages)
         return messages
 
-    def _accept(self, frame: zmq.Frame, parts: int) -> Message:
-        """The message in `frame`, the first of `parts`; or _DroppedError."""
+    def _origin(self, frame: zmq.Frame, now_s: float) -> int | None:
+        """The member whose connection brought `frame`; None: it is welcome no more, and the connection ends."""
+        fd = int(frame.get(zmq.SRCFD))
+        member = self._gatekeeper.member(str(frame.get("User-Id")), now_s)
+        if member is None:
+            self._counters["dropped_unwelcome"] += 1
+            self._door.cut(fd)
+        else:
+            self._door.is_members(fd, member)
+        return member
+
+    def _accept(self, frame: zmq.Frame, parts: int, member: int) -> Message:
+        """The message in `frame`, the first of `parts`, which came from `member`; or _DroppedError."""
         data = frame.buffer
         if parts > 1:
             raise _DroppedError("malformed", f"{parts} frames")
@@ -286,64 +274,99 @@ class Transport:
         except wire.ForeignClusterError as error:
             raise _DroppedError("foreign", f"{error}: compare cluster.name and the secret") from None
         except wire.ProtocolVersionError as error:
-            link = self._links.get(error.sender)
-            who = f"{link.name} {link.address.endpoint}" if link else f"member {error.sender}"
-            raise _DroppedError("version", f"{who} {error}") from None
+            raise _DroppedError("version", str(error)) from None
         except WireError as error:
             raise _DroppedError("malformed", str(error)) from None
-        link = self._links.get(message.sender)
-        if link is None or (self._secured and frame.get("User-Id") != str(message.sender)):
+        if message.sender != member:
             raise _DroppedError("spoofed", f"says that it is member {message.sender}: compare cluster.member")
-        link.version = wire.newest_of(data)
+        self._links[member].version = wire.newest_of(data)
         return message
 
-    def _count_dropped(self, frame: zmq.Frame, why: str, reason: str) -> None:
-        """Count a message that is not accepted, and say so now and then."""
-        self.counters[f"dropped_{why}"] += 1
-        peer = self._origin(frame)
+    def _count_dropped(self, member: int, why: str, reason: str) -> None:
+        """Count a message that is not accepted, and say so now and then; of too many, end the connection."""
+        self._counters[f"dropped_{why}"] += 1
+        peer = f"{self._names[member]} {self._addresses[member].endpoint}"
         self._limiter.log(self._log, "warning", f"{why} {peer}", f"dropped_{why}", peer=peer, reason=reason)
-
-    def _origin(self, frame: zmq.Frame) -> str:
-        """Where a message comes from, as well as can be told."""
-        if self._secured:
-            link = self._links[int(frame.get("User-Id"))]
-            return f"{link.name} {link.address.endpoint}"
-        try:
-            return str(frame.get("Peer-Address"))
-        except zmq.ZMQError:  # libzmq keeps none for who speaks ZMTP 1 or 2, as stray bytes may happen to
-            return "a stranger"
+        now = time.monotonic()
+        if self._bad[member].take(now):
+            return
+        self._counters["shut_out"] += 1
+        self._gatekeeper.shut_out(member, now + limits.SHUT_OUT_S)
+        self._door.cut_member(member)
+        facts = {"peer": peer, "seconds": limits.SHUT_OUT_S, "reason": reason}
+        self._limiter.log(self._log, "warning", f"out {peer}", "peer_shut_out", **facts)
 
     # -- connections ---------------------------------------------------------------------------------
 
+    def _look_after(self, ready: dict[Socket | int, int]) -> bool:
+        """Everything that is ready but messages; whether the caller may want to know."""
+        now = time.monotonic()
+        news = False
+        if self._wakeup in ready:
+            os.eventfd_read(self._wakeup)
+            news = True
+        if self._inbox_monitor in ready:
+            self._watch_inbox(now)
+        if self._gatekeeper.socket in ready:
+            self._gatekeeper.answer(now, self._refused)
+        self._door.look(now)
+        for link in self._links.values():
+            if link.monitor in ready:
+                link.watch()
+                news = True
+        return news
+
     def _refused(self, address: str, key: str) -> None:
-        self.counters["rejected_keys"] += 1
+        self._counters["rejected_keys"] += 1
         hint = "the key is no member's: compare public_key in cluster.member"
         self._limiter.log(self._log, "warning", f"key {address}", "peer_refused", peer=address, key=key, hint=hint)
 
-    def _watch_inbox(self) -> None:
-        """Count the connections to this replica that failed before a key was seen."""
-        event = recv_monitor_message(self._inbox_monitor, zmq.NOBLOCK)["event"]
-        if event in (zmq.Event.HANDSHAKE_FAILED_PROTOCOL, zmq.Event.HANDSHAKE_FAILED_NO_DETAIL):
-            self.counters["rejected_handshakes"] += 1
+    def _watch_inbox(self, now_s: float) -> None:
+        """Follow who comes in and goes."""
+        for _ in range(limits.PEER_EVENTS):
+            if not self._inbox_monitor.poll(0):
+                return
+            message = recv_monitor_message(self._inbox_monitor, zmq.NOBLOCK)
+            event = message["event"]
+            if event == zmq.Event.ACCEPTED:
+                self._door.accepted(message["value"], now_s)
+            elif self._door.gone(message["value"]):
+                self._counters["rejected_handshakes"] += 1
 
-    def _watch(self, link: _Link) -> None:
-        """Follow the state of the connection to a peer."""
-        event = recv_monitor_message(link.monitor, zmq.NOBLOCK)["event"]
-        facts = {"peer": link.name, "address": link.address.endpoint}
-        if event == zmq.Event.HANDSHAKE_SUCCEEDED:
-            link.connected = True
-            self.counters["connects"] += 1
-            self._log.info("peer_connected", **facts)
-        elif event == zmq.Event.DISCONNECTED:
-            self.counters["disconnects"] += link.connected
-            if link.connected:
-                self._log.info("peer_disconnected", **facts)
-            link.connected = False
-        else:
-            hint = "it refuses this replica's key or has another one: compare public_key in cluster.member on both"
-            self._limiter.log(
-                self._log, "warning", f"handshake {link.name}", "peer_handshake_failed", **facts, hint=hint
-            )
+    def _listen(self) -> tuple[Socket, Socket]:
+        """The socket that all peers send to, bound, and its monitor."""
+        address = self._addresses[self._me].resolved()
+        inbox = self._context.socket(zmq.PULL)
+        set_common(inbox, address)
+        inbox.rcvhwm = limits.RECEIVE_QUEUE_MESSAGES
+        # More than the limit, so that what is a little too long is counted here; libzmq closes the connection beyond.
+        inbox.maxmsgsize = limits.MAX_MESSAGE_BYTES + limits.LARGE_MESSAGE
+        inbox.curve_server = True
+        inbox.curve_secretkey = self._keys.secret
+        inbox.setsockopt(zmq.USE_FD, self._door.listener())
+        monitor = inbox.get_monitor_socket(_WATCHED_INBOX)
+        inbox.bind(address.endpoint)
+        return inbox, monitor
+
+    def _close_inbox(self) -> None:
+        self._inbox.disable_monitor()
+        for socket in (self._inbox, self._inbox_monitor):
+            if socket in self._poller:
+                self._poller.unregister(socket)
+            socket.close(linger=0)
+
+    def _link(self, member: int) -> Link:
+        """A way to `member`, with the keys of now."""
+        address, accepted = self._addresses[member], self._keys.members[member]
+        return Link(self._context, self._names[member], address, self._keys.secret, accepted)
+
+    def _replace(self, member: int, old: Link) -> None:
+        """A new way to `member` in place of one with an older key of this replica's."""
+        self._poller.unregister(old.monitor)
+        old.close(linger_ms=math.ceil(limits.RENEW_LINGER_S * 1000))
+        new = self._links[member] = self._link(member)
+        new.version, new.connects, new.disconnects = old.version, old.connects, old.disconnects + old.connected
+        self._poller.register(new.monitor, zmq.POLLIN)
 
     def _encoded(self, message: Message, version: int) -> bytes:
         """`message` as bytes; encoded once where it goes to several peers."""
@@ -352,10 +375,10 @@ class Transport:
         return self._last[2]
 
 
-def _check_exposure(me: int, addresses: Sequence[Address], keys: Keys | None) -> None:
-    """PeerError unless everything that leaves this host is encrypted and every peer can be reached."""
+def _check_exposure(me: int, addresses: Sequence[Address], keys: Keys) -> None:
+    """PeerError unless keys of the replicas' own protect what leaves this host, and every peer can be reached."""
     for member, address in enumerate(addresses):
-        if keys is None and not address.loopback:
+        if keys.derived and not address.loopback:
             raise PeerError(
                 f"{address.endpoint} is not loopback: peers need CURVE there; run ftnids keygen, "
                 "set cluster.key_file and every member's public_key"
@@ -364,35 +387,3 @@ def _check_exposure(me: int, addresses: Sequence[Address], keys: Keys | None) ->
             raise PeerError(
                 f"{address.endpoint} cannot be connected to: give member {member + 1} an address of its own"
             )
-
-
-def _listen(context: zmq.Context[_Socket], address: Address, keys: Keys | None) -> _Socket:
-    """The socket that all peers send to, bound.  PeerError if it cannot be."""
-    inbox = context.socket(zmq.PULL)
-    _set_common(inbox, address)
-    inbox.rcvhwm = limits.RECEIVE_QUEUE_MESSAGES
-    inbox.backlog = limits.CONNECTIONS
-    # Twice the limit, so that what is a little too long is counted here; libzmq closes the connection beyond.
-    inbox.maxmsgsize = 2 * limits.MAX_MESSAGE_BYTES
-    if keys is not None:
-        inbox.curve_server = True
-        inbox.curve_secretkey = keys.secret
-    try:
-        inbox.bind(address.resolved().endpoint)
-    except zmq.ZMQError as error:
-        reasons = {
-            errno.EADDRINUSE: "is in use: stop the program that listens there, or change the address in cluster.member",
-            errno.EADDRNOTAVAIL: "is no address of this host: correct replica.name or the address in cluster.member",
-            errno.ENODEV: "is no address of this host: correct replica.name or the address in cluster.member",
-            errno.EACCES: "may not be bound by this user: choose a port from 1024 on",
-        }
-        reason = reasons.get(error.errno or 0, f"cannot be bound: {error.strerror}")
-        raise PeerError(f"{address.endpoint} {reason}") from None
-    return inbox
-
-
-def _set_common(socket: _Socket, address: Address) -> None:
-    """What both kinds of socket have in common."""
-    socket.linger = 0
-    socket.ipv6 = address.numeric is None or address.numeric.version == 6
-    socket.handshake_ivl = _CONNECT_MS

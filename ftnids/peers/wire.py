@@ -134,6 +134,7 @@ _DECISION: Final[Layout] = (
 _VERSION_1: Final[dict[Kind, Layout]] = {
     Kind.REPORT: (
         Unsigned("position"),
+        Unsigned("start"),
         Hashes("hash", limits.MAX_REPORT_PACKETS),
         Times("time_ns", "hash", thousands=True),
         Unsigned("k", limits.MAX_CLUSTER + 1),
@@ -160,6 +161,9 @@ _VERSION_1: Final[dict[Kind, Layout]] = {
         Unsigned("hears", MASK_LIMIT),
         Unsigned("state", 256),
         Unsigned("promised", 1 << 32),
+        Unsigned("late", MASK_LIMIT),
+        Unsigned("fill", 1001),
+        Unsigned("pinned", 1001),
         Signed("watermark_ns"),
         Signed("sent_ns"),
         Signed("echo_ns"),
@@ -187,7 +191,9 @@ _VERSION_1: Final[dict[Kind, Layout]] = {
         Unsigned("number", 1 << 32),
         PerMember("start"),
         Numbers("void", limits.MAX_UNSTABLE),
+        PerMember("incarnations"),
         Signed("cut_ns"),
+        Signed("time_us"),
         PerMember("offset_ns", signed=True),
         PerMember("tolerance_ns"),
     ),

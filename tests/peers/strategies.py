@@ -64,6 +64,7 @@ def reports(draw: st.DrawFn) -> m.Report:
     report = m.Report(
         **{name: draw(values) for name, values in common.items()},
         position=draw(number),
+        start=draw(number),
         watermark_ns=draw(i64),
         end=draw(st.booleans()),
         sent_ns=draw(i64),
@@ -148,7 +149,9 @@ def installs(draw: st.DrawFn) -> m.Install:
         number=draw(st.integers(0, (1 << 32) - 1)),
         start=draw(per_member(number)),
         void=draw(sizes.flatmap(numbers)),
+        incarnations=draw(per_member(number)),
         cut_ns=draw(i64),
+        time_us=draw(i64),
         offset_ns=draw(per_member(i64)),
         tolerance_ns=draw(per_member(number)),
     )
@@ -170,6 +173,9 @@ MESSAGES: dict[m.Kind, st.SearchStrategy[Any]] = {
         hears=mask,
         state=st.integers(0, 255),
         promised=st.integers(0, (1 << 32) - 1),
+        late=mask,
+        fill=st.integers(0, 1000),
+        pinned=st.integers(0, 1000),
         watermark_ns=i64,
         sent_ns=i64,
         echo_ns=i64,

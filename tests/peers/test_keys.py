@@ -73,14 +73,32 @@ def test_generated_files_load(tmp_path: Path) -> None:
     assert len(keys.load_secret(tmp_path / "keys/cluster.secret")) == 32
     members = [(tmp_path / f"keys/{name}.key").read_text().strip() for name in "ab"]
     assert members == list(public.values())
-    pair = keys.load_keys(tmp_path / "keys/b.key_secret", members, 1)
-    assert zmq.curve_public(pair.secret) == pair.members[1] == members[1].encode()
+    a, b = ([key] for key in members)
+    pair = keys.load_keys(tmp_path / "keys/b.key_secret", [a, b], 1)
+    assert (zmq.curve_public(pair.secret),) == pair.members[1] == (members[1].encode(),)
     with pytest.raises(PeerError, match="is not the secret key of this replica's public_key"):
-        keys.load_keys(tmp_path / "keys/b.key_secret", members, 0)
-    with pytest.raises(PeerError, match="two members have the same public_key"):
-        keys.load_keys(tmp_path / "keys/b.key_secret", [members[1], members[1]], 1)
-    with pytest.raises(PeerError, match="public_key of member 2: is no CURVE key"):
-        keys.load_keys(tmp_path / "keys/b.key_secret", [members[0], "short"], 1)
+        keys.load_keys(tmp_path / "keys/b.key_secret", [a, b], 0)
+    with pytest.raises(PeerError, match="one public_key is there twice"):
+        keys.load_keys(tmp_path / "keys/b.key_secret", [b, b], 1)
+    for bad in (["short"], []):
+        with pytest.raises(PeerError, match="public_key of member 1: is no CURVE key"):
+            keys.load_keys(tmp_path / "keys/b.key_secret", [bad, b], 1)
+
+
+def test_while_a_key_changes_the_old_and_the_new_one_do(tmp_path: Path) -> None:
+    old, new = (keys.generate(tmp_path / age, ["b"], secret=False)["b"] for age in ("old", "new"))
+    other = keys.generate(tmp_path, ["a"], secret=False)["a"]
+    for age in ("old", "new"):
+        pair = keys.load_keys(tmp_path / age / "b.key_secret", [[other], [new, old]], 1)
+        assert pair.members[1] == (new.encode(), old.encode())
+
+
+def test_derived_keys_fit_each_other_and_no_other_secret() -> None:
+    made = [keys.derived(SECRET, 3, me) for me in range(3)]
+    assert [(zmq.curve_public(pair.secret),) for pair in made] == list(made[0].members)
+    assert made[0].members == made[1].members
+    assert len(set(made[0].members)) == 3
+    assert not set(made[0].members) & set(keys.derived(SECRET[::-1], 3, 0).members)
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -94,11 +112,11 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 def test_identity_without_a_secret_is_for_loopback_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = tmp_path / "cluster.secret"
-    identity = keys.identify("example", missing, None, [None, None], 0, loopback=True)
-    assert identity.keys is None
+    identity = keys.identify("example", missing, None, [[], []], 0, loopback=True)
+    assert identity.keys == keys.derived(keys.public_secret("example"), 2, 0)
     assert identity.seed == keys.cluster_seed(keys.public_secret("example"))
     assert "no_cluster_secret" in capsys.readouterr().err
     with pytest.raises(PeerError, match="No such file"):
-        keys.identify("example", missing, None, [None, None], 0, loopback=False)
+        keys.identify("example", missing, None, [[], []], 0, loopback=False)
     private(missing, SECRET.hex())
-    assert keys.identify("example", missing, None, [None, None], 0, loopback=True).seed == keys.cluster_seed(SECRET)
+    assert keys.identify("example", missing, None, [[], []], 0, loopback=True).seed == keys.cluster_seed(SECRET)
