@@ -17,7 +17,12 @@ from ftnids.toml_lines import lines_of
 EXAMPLE = Path(__file__).parents[1] / "replicas" / "replica.toml"
 TEXT = EXAMPLE.read_text()
 REQUIRED = {"replica.name", "cluster.name", "cluster.member", "capture.interface"}  # the example has one of its own
-OPTIONAL = {"cluster.key_file", "cluster.member.public_key", "capture.file"}  # commented out in the example
+KEYS = {"public_key", "old_public_key"}
+OPTIONAL = {
+    "cluster.key_file",
+    "capture.file",
+    *(f"cluster.member.{key}" for key in KEYS),
+}  # commented out in the example
 
 
 def model_defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
@@ -41,11 +46,11 @@ def file_values(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def test_the_example_shows_every_key_with_its_default() -> None:
     defaults, shown = model_defaults(config.Config), file_values(tomllib.loads(TEXT))
-    assert set(defaults) == set(shown) | OPTIONAL - {"cluster.member.public_key"}
+    assert set(defaults) == set(shown) | OPTIONAL - {f"cluster.member.{key}" for key in KEYS}
     assert {key: value for key, value in shown.items() if defaults[key] != value}.keys() == REQUIRED
     for key in OPTIONAL:
         assert re.search(rf"^# {key.rpartition('.')[2]} = ", TEXT, re.MULTILINE), key
-    assert {key for member in tomllib.loads(TEXT)["cluster"]["member"] for key in member} | {"public_key"} == set(
+    assert {key for member in tomllib.loads(TEXT)["cluster"]["member"] for key in member} | KEYS == set(
         config.Member.model_fields
     )
 

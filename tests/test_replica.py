@@ -7,15 +7,21 @@ import os
 import signal
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from ftnids import core
+from ftnids.alerts.identity import END_OF_FLOW
 from ftnids.config import Config, load, make_directories
 from ftnids.core import segment
 from ftnids.errors import ConfigError, PeerError
 from ftnids.lab import generate
 from ftnids.replica import Replica
 from ftnids.status import snapshot
+from ftnids.sync.actions import Publish
 
 
 @pytest.fixture
@@ -61,6 +67,62 @@ def test_a_status_that_cannot_be_written_stops_nothing(
     assert Replica(config).run() == 0
     assert (config.replica.log_dir / "hashes.txt").read_text().count("\n") > 100
     assert capsys.readouterr().err.count("status_not_written") == 1
+
+
+def test_a_void_seq_has_no_position(config: Config) -> None:
+    """What nobody has is stable like any other packet, and no packet of this replica."""
+    replica = Replica(config)
+    try:
+        refs, times = np.array([-1, core.RECOVERED | 3, 7], np.int64), np.arange(3, dtype=np.int64)
+        replica.ring.publish_agreed = lambda *_: None  # type: ignore[method-assign]
+        replica._act(Publish(replica.engine.view, 10, refs, times, np.zeros(3, np.uint8)))
+        assert replica._positions.tolist() == [7]
+        assert replica._seqs.tolist() == [12]
+    finally:
+        replica._close()
+
+
+@pytest.mark.parametrize(
+    ("number", "agrees", "said"), [(signal.SIGHUP, True, "keys_renewed"), (signal.SIGTERM, False, "")]
+)
+def test_signals_between_two_lives_are_heeded(
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    agrees: bool,
+    said: str,
+) -> None:
+    """A replica that rejoins is built anew; what comes meanwhile reaches the one that has ended."""
+    handlers: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    first = Replica(config)
+    first.rejoin, first._reason = True, "left behind"
+    assert first.run() == 1
+    handlers[number](number, None)
+    second = Replica(first.config)
+    second.take_over(first)
+    assert second.run() == 0
+    assert bool((config.replica.log_dir / "hashes.txt").read_text()) == agrees
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_flows_that_an_ids_gives_up_when_it_is_stopped_have_not_ended(config: Config, cut_short: bool) -> None:
+    """A replica leaves, its IDS ends, and says of each open flow what it says of one that is over."""
+    alert = {"event_type": "alert", "alert": {"gid": 1, "signature_id": 2, "rev": 1}, "proto": "TCP"}
+    ordinary = alert | {"pcap_cnt": 3, "timestamp": "2026-01-01T00:00:01.000000+0000"}
+    given_up = alert | {"pkt_src": END_OF_FLOW, "flow": {"start": "x"}, "timestamp": "2026-01-01T00:00:01.000000+0000"}
+    logged = [[ordinary, given_up], [], []]
+    reader = SimpleNamespace(poll=lambda final=False: logged.pop(0), close=lambda: None)
+    run = SimpleNamespace(number=0, ended=False, base_seq=0, base_us=1, voids=[], reader=reader)
+    replica = Replica(config)
+    try:
+        replica._cut_short = cut_short
+        read = replica._read_ids(SimpleNamespace(runs=[run]))  # type: ignore[arg-type]
+        assert [record.get("pcap_cnt") for record in read] == ([3] if cut_short else [3, None])
+    finally:
+        replica._close()
 
 
 @pytest.mark.parametrize(("where", "words"), [("file", "File exists"), ("file/below", "Not a directory")])

@@ -34,7 +34,10 @@ ROOMS: Final[dict[str, set[str]]] = {
     "ftnids/feed": {"ftnids.core", "snort_adapter.launchers"},
     "ftnids/alerts": {"ftnids.sync.messages"},
     "ftnids/status": {"ftnids.sync.messages"},
-    "ftnids/doctor": {"ftnids.core", "ftnids.capture", "ftnids.peers", "ftnids.config", "snort_adapter.launchers"},
+    "ftnids/doctor": {
+        *("ftnids.core", "ftnids.capture", "ftnids.peers", "ftnids.config", "ftnids.privileges"),
+        "snort_adapter.launchers",
+    },
     "snort_adapter": {"ftnids.alerts.readers"},
 }
 # Anything that reaches a clock, a socket, a thread, a process, a file or a random source.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +44,7 @@ def run(options: Options, voice: Voice) -> dict[str, Any]:
     if left := leftovers.sweep():
         voice.say(f"removed what a killed run left behind: {', '.join(left)}")
     prepare(options.out)
-    with _interruptible(), _private_directory() as private:
+    with _interruptible(), leftovers.private_directory() as private:
         places = _places(options, private, voice)
         if places.source:
             played = played or scan.shape(places.source)
@@ -64,20 +63,6 @@ def _look_at(options: Options, voice: Voice) -> scan.Shape | None:
     if options.netns and shape.linktype != ETHERNET:
         raise UsageError(f"{options.pcap}: holds no Ethernet frames, which is all that the hub carries; use --no-netns")
     return shape
-
-
-@contextlib.contextmanager
-def _private_directory() -> Iterator[Path]:
-    """A directory for keys, sockets and FIFOs that only this user may enter.
-
-    It is removed at the end, and with it the rings of replicas and other children that had to be killed.
-    """
-    path = Path(tempfile.gettempdir()) / leftovers.tag()
-    path.mkdir(mode=0o700)
-    try:
-        yield path
-    finally:
-        leftovers.remove_files(lambda name: f"{name}-".startswith(f"{leftovers.tag()}-") or leftovers.stale(name))
 
 
 @contextlib.contextmanager

@@ -82,6 +82,20 @@ def remove_files(of: Callable[[str], bool]) -> list[str]:
     return removed
 
 
+@contextlib.contextmanager
+def private_directory() -> Iterator[Path]:
+    """A directory for keys, sockets and FIFOs that only this user may enter.
+
+    It is removed at the end, and with it the rings of replicas and other children that had to be killed.
+    """
+    path = Path(tempfile.gettempdir()) / tag()
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        remove_files(lambda name: f"{name}-".startswith(f"{tag()}-") or stale(name))
+
+
 def sweep() -> list[str]:
     """Remove what runs that are no more have left: namespaces (when root), temporary directories and rings."""
     removed = []

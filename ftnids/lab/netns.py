@@ -118,6 +118,13 @@ def check_host(link: str) -> None:
         raise UsageError("--link bond needs the kernel's bonding driver (CONFIG_BONDING): missing here; use --link hub")
 
 
+def at_random(share: float) -> str:
+    """Classic BPF, as `tc` takes it, that matches this share of all frames."""
+    below = min(int(share * (1 << 32)), (1 << 32) - 1)
+    ld_random, jge, ret = 0x20, 0x35, 0x06  # SKF_AD_OFF + SKF_AD_RANDOM is where the kernel keeps its dice
+    return f"4,{ld_random} 0 0 {0xFFFFF000 + 56},{jge} 1 0 {below},{ret} 0 0 {0xFFFFFFFF},{ret} 0 0 0"
+
+
 @dataclass
 class Link:
     """The namespaces of one run.  A context manager: all of it is gone when the block is left, however it is left."""
@@ -167,6 +174,36 @@ class Link:
         """
         ends = [(HUB, name) for name in self.sensors] + [(sender.name, SENDER) for sender in self.senders]
         return sum(int(self._in(name, f"cat /sys/class/net/{end}/statistics/tx_dropped")) for name, end in ends)
+
+    # -- breaking the sync network -------------------------------------------------------------
+
+    def cut(self, name: str) -> None:
+        """Pull replica `name`'s plug out of the sync network."""
+        self._in(HUB, f"ip link set sync-{name} down")
+
+    def mend(self, name: str) -> None:
+        """Put the plug back."""
+        self._in(HUB, f"ip link set sync-{name} up")
+
+    def lose(self, share: float) -> None:
+        """From now on lose this share of the frames on the sync network, at random, on their way to each replica.
+
+        By `netem` where the kernel has it, else by a filter that hands them to a veth which leads nowhere.
+        """
+        try:
+            for name in self.replicas:
+                self._in(HUB, f"tc qdisc add dev sync-{name} root netem loss {share:.4%}")
+            return
+        except FtnidsError as error:
+            if "qdisc kind is unknown" not in str(error):
+                raise
+        self._in(HUB, "ip link add void type veth peer nowhere")
+        self._in(HUB, "ip link set void up")
+        self._in(HUB, "ip link set nowhere up")
+        for name in self.replicas:
+            self._in(HUB, f"tc qdisc add dev sync-{name} clsact")
+            chosen = ["bytecode", at_random(share), "action", "mirred", "egress", "redirect", "dev", "void"]
+            run(*self.inside(HUB, *f"tc filter add dev sync-{name} egress protocol all bpf".split(), *chosen))
 
     # -- making it ---------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 Frames go out through a packet socket, `sendmmsg` with many at a time; the work for each frame is numpy's
 and the kernel's.  At file pace and at a given rate each frame leaves at its own time after the first, and
 one that is overdue leaves at once.  Ends with one line of JSON: frames sent, frames too long, seconds.
+SIGTERM ends it early, with the same line.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ctypes
 import errno
 import json
 import os
+import signal
 import socket
 import time
 from dataclasses import dataclass
@@ -71,6 +73,7 @@ class Replay:
         self.socket.bind((interface, 0))
         self.pace, self.pps = pace, pps
         self.sent = self.skipped = 0
+        self.stopping = False
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._begin_ns = self._first_ns = 0
 
@@ -83,9 +86,15 @@ class Replay:
             return np.zeros(len(times_ns), np.int64)
         return times_ns - self._first_ns
 
+    def stop(self, *_: object) -> None:
+        """Have `play` return soon."""
+        self.stopping = True
+
     def play(self, path: Path) -> None:
-        """Send the whole file."""
+        """Send the whole file, or what comes before `stop`."""
         for batch in scan.batches(path, limits.MAX_SNAPLEN, 0):
+            if self.stopping:
+                return
             times = np.array(batch.ring.times(batch.first, batch.last))
             if not self._begin_ns:
                 self._begin_ns, self._first_ns = time.monotonic_ns(), int(times[0])
@@ -94,7 +103,7 @@ class Replay:
 
     def _send(self, frames: Frames, due: NDArray[np.int64]) -> None:
         at = 0
-        while at < len(due):
+        while at < len(due) and not self.stopping:
             now = time.monotonic_ns() - self._begin_ns
             ready = int(np.searchsorted(due, now, side="right"))
             if ready <= at:
@@ -128,6 +137,7 @@ def main() -> None:
     parser.add_argument("--pps", type=float, default=0.0)
     asked = parser.parse_args()
     replay = Replay(asked.interface, asked.pace, asked.pps)
+    signal.signal(signal.SIGTERM, replay.stop)
     begin = time.monotonic()
     replay.play(asked.file)
     print(json.dumps({"sent": replay.sent, "skipped": replay.skipped, "seconds": time.monotonic() - begin}))

@@ -145,9 +145,9 @@ class Replica:
         self._child: Child | None = None
 
     def start(self, children: Children, link: Link | None) -> None:
-        """Write the configuration and start the process."""
-        self.directory.mkdir()
-        Path(self._configuration["replica"]["run_dir"]).mkdir(mode=0o700)
+        """Write the configuration and start the process; also one that has ended or died, once more."""
+        self.directory.mkdir(exist_ok=True)
+        Path(self._configuration["replica"]["run_dir"]).mkdir(mode=0o700, exist_ok=True)
         path = self.directory / "replica.toml"
         path.write_text(toml(self._configuration).lstrip())
         command = [sys.executable, "-m", "ftnids", "run", "-c", str(path)]

@@ -1,6 +1,7 @@
-"""The lossless tap: `python -m ftnids.lab.tap INTERFACE FILE` writes all that it captures to a pcap file until SIGTERM.
+"""The lossless tap: `python -m ftnids.lab.tap INTERFACE FILE [--snaplen BYTES]`.
 
-It prints `ready` when it captures, and at the end one line of JSON: packets captured, packets dropped by the kernel.
+It writes all that it captures to a pcap file until SIGTERM.  It prints `ready` when it captures, and at the end one
+line of JSON: packets captured, packets dropped by the kernel.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ from ftnids.lab import leftovers
 class Tap:
     """One interface into one file, in arrival order, times in whole microseconds."""
 
-    def __init__(self, interface: str, path: Path) -> None:
+    def __init__(self, interface: str, path: Path, snaplen: int = limits.MAX_SNAPLEN) -> None:
         self.capture = Capture.live(
-            interface, snaplen=limits.MAX_SNAPLEN, promiscuous=True, buffer_bytes=limits.LAB_TAP_BUFFER, bpf=""
+            interface,
+            snaplen=snaplen,
+            promiscuous=True,
+            buffer_bytes=limits.LAB_TAP_BUFFER,
+            bpf="",
+            immediate=False,  # packed blocks: in immediate mode each packet takes a slot as large as the largest may be
         )
         self.ring = Ring.create(
             f"{leftovers.ring_tag()}-tap",
@@ -32,13 +38,13 @@ class Tap:
             recovered_bytes=limits.MIN_ARENA_BYTES,
             agreed_slots=limits.LAB_TAP_PACKETS,
             linktype=self.capture.linktype,
-            snaplen=limits.MAX_SNAPLEN,
+            snaplen=snaplen,
             seed=0,
             mode=0o600,
         )
         path.touch(0o600)
         self.file = path.open("wb", buffering=0)
-        self.file.write(pcap_header(self.capture.linktype, limits.MAX_SNAPLEN))
+        self.file.write(pcap_header(self.capture.linktype, snaplen))
         self.written = 0
         self.stopping = False
 
@@ -78,8 +84,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="ftnids.lab.tap")
     parser.add_argument("interface")
     parser.add_argument("file", type=Path)
+    parser.add_argument("--snaplen", type=int, default=limits.MAX_SNAPLEN)  # the kernel's buffer holds more of less
     asked = parser.parse_args()
-    tap = Tap(asked.interface, asked.file)
+    tap = Tap(asked.interface, asked.file, asked.snaplen)
     signal.signal(signal.SIGTERM, tap.stop)
     try:
         print("ready", flush=True)

@@ -80,6 +80,11 @@ class Traffic:
             self._start(CLIENT, "resolve", SERVER_ADDRESS, "--count", str(RESOLVED), *pace),
         ]
 
+    def stop(self) -> None:
+        """End a replay early."""
+        for child in self._sending:
+            child.signal(signal.SIGTERM)
+
     @property
     def over(self) -> bool:
         """Whether all has been sent.  FtnidsError when a sender failed."""
@@ -104,9 +109,11 @@ class Traffic:
 class Tap:
     """The lossless tap's process: knows all that went over the hub."""
 
-    def __init__(self, link: Link, children: Children, path: Path, log: Path) -> None:
+    def __init__(
+        self, link: Link, children: Children, path: Path, log: Path, snaplen: int = limits.MAX_SNAPLEN
+    ) -> None:
         self.path = path
-        command = [sys.executable, "-m", "ftnids.lab.tap", CAPTURE, str(path)]
+        command = [sys.executable, "-m", "ftnids.lab.tap", CAPTURE, str(path), "--snaplen", str(snaplen)]
         self._child = children.start("tap", link.inside(TAP, *command), log, talks=True)
         self._child.read_line(limits.LAB_READY_SECONDS)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from ftnids.alerts.identity import END_OF_FLOW
@@ -41,3 +43,14 @@ def identified(alert_id: str, *, seq: int | None = 0, cold: bool = False) -> Rec
     if cold:
         record["ftnids"]["cold"] = True
     return record
+
+
+def ids_in(path: Path) -> list[str]:
+    """The ids in a JSON lines output, but for lines that are cut."""
+    ids = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            ids.append(json.loads(line)["ftnids"]["id"])
+        except ValueError:
+            continue
+    return ids

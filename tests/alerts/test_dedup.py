@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from ftnids.alerts.dedup import MS, Deduplicator
 from ftnids.alerts.readers import Record
@@ -176,3 +177,20 @@ def test_finish_leaves_nothing_behind(live: tuple[str, ...]) -> None:
     out = dedup.add("a", [identified(str(n)) for n in range(7)], 0)
     assert len(out) + len(dedup.finish()) == 7
     assert dedup.finish() == []
+
+
+def test_a_full_table_puts_out_the_oldest_and_says_so() -> None:
+    dedup = table("a", "b", size=2)
+    with capture_logs() as lines:
+        assert dedup.add("a", [identified("1"), identified("2")], 0) == []
+        assert names(dedup.add("a", [identified("3")], 0)) == ["1"]
+        dedup.tick(0)
+        dedup.tick(0)
+    assert dedup.alerts_hurried == 1
+    (line,) = lines
+    assert (line["count"], line["table"], line["setting"]) == (1, 2, "alerts.hold_ms")
+
+
+def test_ids_known_from_the_output_are_no_more_than_the_table() -> None:
+    dedup = table("a", known=[str(n) for n in range(10)], size=3)
+    assert names(dedup.add("a", [identified("7"), identified("9"), identified("6")], 0)) == ["6"]

@@ -1,13 +1,15 @@
-"""Two desks on one link: what both IDSs raise leaves the set once."""
+"""Two desks on one link, or three: what all IDSs raise leaves the set once."""
 
 from collections.abc import Sequence
+
+import pytest
 
 from ftnids.alerts.dedup import MS, Deduplicator
 from ftnids.alerts.desk import Desk
 from ftnids.alerts.readers import Record
 from ftnids.sync.messages import View
 
-NAMES = ["a", "b"]
+NAMES = ["a", "b", "c"]
 
 
 class Kept:
@@ -25,26 +27,28 @@ class Kept:
 
 
 class Pair:
-    """Member 0 coordinates; both desks write to outputs of their own."""
+    """Member 0 coordinates; all desks write to outputs of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 2) -> None:
         self.now = 0
-        self.alerts = [Kept(), Kept()]
-        self.eve = [Kept(), Kept()]
+        self.alerts = [Kept() for _ in range(size)]
+        self.eve = [Kept() for _ in range(size)]
         self.desks = []
-        for me in (0, 1):
+        self.dead: set[int] = set()
+        everyone = tuple(range(size))
+        for me in everyone:
 
             def header(me: int = me) -> tuple[int, int, View]:
                 return me, 1, View(1, 1, 0, 1)
 
-            desk = Desk(me, NAMES, header, Deduplicator(hold_ms=500), [self.alerts[me]], [self.eve[me]])
-            desk.start(0, (0, 1), 0)
+            desk = Desk(me, NAMES[:size], header, Deduplicator(hold_ms=500), [self.alerts[me]], [self.eve[me]])
+            desk.start(0, everyone, 0)
             self.desks.append(desk)
 
     def run(self, seconds: float) -> None:
         for _ in range(int(seconds * 20)):
             self.now += 50 * MS
-            for desk in self.desks:
+            for desk in (desk for me, desk in enumerate(self.desks) if me not in self.dead):
                 for member, message in desk.tick(self.now):
                     for back, answer in self.desks[member].arrived(message, self.now):
                         self.desks[back].arrived(answer, self.now)
@@ -123,3 +127,55 @@ def test_a_coordinator_that_left_in_order_has_put_out_what_it_took() -> None:
     pair.run(1)
     assert [r["ftnids"]["seq"] for r in pair.alerts[0].records] == [3]
     assert [r["ftnids"]["seq"] for r in pair.alerts[1].records] == [4]
+
+
+@pytest.mark.parametrize("left", [(), (0,)])
+def test_the_next_coordinator_hears_of_the_others_alerts(left: tuple[int, ...]) -> None:
+    """Three replicas; the first, which had taken alerts of both others, dies or leaves."""
+    trio = Pair(3)
+    for desk in trio.desks:
+        desk.raised([alert(3)], trio.now)
+        desk.progress(4)
+    trio.run(1)
+    trio.dead.add(0)
+    for desk in trio.desks[1:]:
+        desk.start(1, (1, 2), trio.now, left)
+    trio.desks[2].raised([alert(4)], trio.now)
+    for desk in trio.desks[1:]:
+        desk.raised([alert(5)], trio.now)
+        desk.progress(10, final=True)
+    trio.run(1)
+    assert [desk.done for desk in trio.desks[1:]] == [True, True]
+    trio.desks[1].close()
+    assert [r["ftnids"]["seq"] for r in trio.alerts[0].records] == [3]
+    told = {r["ftnids"]["seq"]: r["ftnids"]["replicas"] for r in trio.alerts[1].records if r["ftnids"]["seq"] > 3}
+    assert told == {4: ["c"], 5: ["b", "c"]}
+
+
+def test_a_coordinator_that_wakes_up_looks_before_it_puts_out() -> None:
+    """It was stopped while it held alerts; the next coordinator has put one of them out, and not the other."""
+    pair, known = Pair(), ["0" * 24]
+    desk, kept = pair.desks[0], pair.alerts[0]
+    desk._known = lambda: known
+    desk.raised([alert(3), alert(4)], pair.now)
+    known.append(alert(3)["ftnids"]["id"])
+    pair.now += 3_000 * MS
+    desk.raised([alert(5)], pair.now)
+    desk.tick(pair.now)
+    assert kept.records == []
+    for _ in range(25):
+        pair.now += 50 * MS
+        desk.tick(pair.now)
+    assert [r["ftnids"]["seq"] for r in kept.records] == [4, 5]
+    assert desk.counters()["alerts_out"] == 2
+
+
+def test_a_coordinator_that_ends_in_doubt_looks_too() -> None:
+    pair = Pair()
+    desk, kept = pair.desks[0], pair.alerts[0]
+    desk._known = lambda: [alert(3)["ftnids"]["id"]]
+    desk.raised([alert(3), alert(4)], pair.now)
+    pair.now += 3_000 * MS
+    desk.tick(pair.now)
+    desk.close()
+    assert [r["ftnids"]["seq"] for r in kept.records] == [4]

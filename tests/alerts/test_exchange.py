@@ -46,6 +46,25 @@ def test_each_alert_arrives_once_and_in_order_over_a_bad_link(seed: int) -> None
     assert receiver.final(1)
 
 
+def test_what_the_coordinator_does_not_take_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "ALERT_WAITING_BYTES", 1000)
+    monkeypatch.setattr(exchange, "ALERT_KEPT_BYTES", 500)
+    sender, receiver = Sender(header(1)), Receiver(header(0))
+    made = 0
+    while not sender.full:
+        sender.raised([record(made, 100)])
+        made += 1
+    assert made == 6
+    for now in range(0, 5 * RESEND_NS, RESEND_NS):
+        for message in sender.outgoing(now):
+            sender.acknowledged(receiver.arrived(message).answer)
+    assert not sender.full
+    (kept,) = {len(batch) for batch in sender.again(lost=True)}
+    assert 0 < len(sender.again(lost=True)) * kept <= 500
+    sender.raised([record(made, 2000)])
+    assert sender.full
+
+
 def test_batches_keep_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "MAX_ALERT_BATCH", 1000)
     sender, receiver = Sender(header(1)), Receiver(header(0))

@@ -68,6 +68,16 @@ def test_seq_is_the_agreed_one() -> None:
     assert Identifier("a").identify(alert())["ftnids"]["seq"] is None
 
 
+def test_void_seqs_gave_the_ids_no_packet() -> None:
+    """A replica that joined behind the void and one that was there before give an alert the same id."""
+    voids = [100, 103, 104]
+    fed = [seq for seq in range(100, 110) if seq not in voids]
+    identifier = Identifier("a", base_seq=100, voids=voids)
+    assert [identifier.identify(alert(packet=n))["ftnids"]["seq"] for n in range(1, len(fed) + 1)] == fed
+    here, there = alert(7, packet=fed.index(108) + 1), alert(7, packet=3)
+    assert ids([here], base_seq=100, voids=voids) == ids([there], base_seq=106)
+
+
 def test_direction_of_a_flow_does_not_matter() -> None:
     there = alert()
     back = {**there, "src_ip": there["dest_ip"], "src_port": 80, "dest_ip": there["src_ip"], "dest_port": 1024}

@@ -15,10 +15,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from ftnids.alerts import outputs
-from ftnids.alerts.outputs import JsonLines, Stdout, Syslog, known_ids, split, summary
+from ftnids.alerts.outputs import JsonLines, Stdout, Syslog, split, summary
 from ftnids.errors import ConfigError
 
-from .records import alert, identified
+from .records import alert, identified, ids_in
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def test_json_lines_are_appended_to_a_private_file(tmp_path: Path) -> None:
         out.close()
     assert path.stat().st_mode & 0o777 == 0o600
     assert [json.loads(line)["ftnids"]["id"] for line in path.read_bytes().splitlines()] == ["1", "2"]
-    assert list(known_ids(path)) == ["1", "2"]
+    assert ids_in(path) == ["1", "2"]
 
 
 def test_full_disk_holds_alerts_back_and_leaves_no_half_line(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_full_disk_holds_alerts_back_and_leaves_no_half_line(tmp_path: Path) -> 
         assert (out.written, out.held_back, out.failures, out.lost) == (1, 2, 2, 0)
     out.write([identified("4")])
     out.close()
-    assert list(known_ids(path)) == ["1", "2", "3", "4"]
+    assert ids_in(path) == ["1", "2", "3", "4"]
     assert (out.written, out.lost) == (4, 0)
 
 
@@ -70,7 +70,67 @@ def test_backlog_has_a_limit_and_losses_are_counted(tmp_path: Path, monkeypatch:
         out.write([identified(str(n)) for n in range(5)])
     assert (out.lost, out.held_back) == (3, 2)
     out.close()
-    assert list(known_ids(path)) == ["3", "4"]
+    assert ids_in(path) == ["3", "4"]
+
+
+def test_backlog_has_a_limit_in_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(outputs.as_line(identified("1")))
+    monkeypatch.setattr(outputs, "ALERT_BACKLOG_BYTES", 3 * size)
+    out = JsonLines(tmp_path / "alerts.jsonl")
+    with file_size_limit(10):
+        out.write([identified(str(n)) for n in range(5)])
+    assert (out.lost, out.held_back) == (2, 3)
+    out.close()
+    assert ids_in(tmp_path / "alerts.jsonl") == ["2", "3", "4"]
+
+
+def test_ids_that_others_put_out_are_known(tmp_path: Path) -> None:
+    """Two replicas write to one file: each learns what the other wrote, once, and not what it wrote itself."""
+    path = tmp_path / "alerts.jsonl"
+    path.write_bytes(outputs.as_line(identified("1")) + b'{"cut')
+    one = JsonLines(path)
+    assert one.ids_of_others() == ["1"]
+    other = JsonLines(path)
+    assert other.ids_of_others() == ["1"]
+    other.write([identified("2")])
+    one.write([identified("3"), identified("4")])
+    other.write([identified("5")])
+    assert one.ids_of_others() == ["2", "5"]
+    assert one.ids_of_others() == []
+    assert other.ids_of_others() == ["3", "4"]
+    os.truncate(path, 0)
+    one.write([identified("6")])
+    assert one.ids_of_others() == []
+    assert other.ids_of_others() == []  # the file is shorter than it knew; it looks on from here
+    one.write([identified("7")])
+    assert other.ids_of_others() == ["7"]
+    one.close()
+    other.close()
+
+
+def test_only_the_newest_ids_are_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "alerts.jsonl"
+    lines = [outputs.as_line(identified(str(n))) for n in range(9)]
+    path.write_bytes(b"".join(lines))
+    monkeypatch.setattr(outputs, "ALERT_TABLE", 4)
+    monkeypatch.setattr(outputs, "ALERT_STRETCHES", 2)
+    one, other = JsonLines(path), JsonLines(path)
+    assert one.ids_of_others() == ["5", "6", "7", "8"]
+    monkeypatch.setattr(outputs, "ALERT_TABLE", 100)
+    for n in range(4):
+        one.write([identified(f"a{n}")])
+        other.write([identified(f"b{n}")])
+    assert {"b0", "b1", "b2", "b3"} <= set(one.ids_of_others())  # some of its own are among them, which does no harm
+    monkeypatch.setattr(outputs, "ALERT_LOOKUP_BYTES", 3 * len(lines[0]) - 1)
+    assert JsonLines(path).ids_of_others() == ["b2", "a3", "b3"]  # of a line that is cut the id is read, too
+
+
+def test_a_text_that_looks_like_an_id_is_none(tmp_path: Path) -> None:
+    record = identified("1")
+    record["alert"]["signature"] = 'x"ftnids":{"id":"77"'
+    path = tmp_path / "alerts.jsonl"
+    path.write_bytes(outputs.as_line(record))
+    assert JsonLines(path).ids_of_others() == ["1"]
 
 
 def test_line_cut_by_a_kill_does_not_swallow_the_next(tmp_path: Path) -> None:
@@ -79,11 +139,11 @@ def test_line_cut_by_a_kill_does_not_swallow_the_next(tmp_path: Path) -> None:
     out = JsonLines(path)
     out.write([identified("2")])
     out.close()
-    assert list(known_ids(path)) == ["1", "2"]
+    assert ids_in(path) == ["1", "2"]
 
 
 def test_no_file_knows_no_ids(tmp_path: Path) -> None:
-    assert list(known_ids(tmp_path / "none")) == []
+    assert ids_in(tmp_path / "none") == []
 
 
 def test_output_that_cannot_be_is_one_line(tmp_path: Path) -> None:

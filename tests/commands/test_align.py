@@ -132,6 +132,26 @@ def test_people_get_a_table(tmp_path: Path) -> None:
     assert (tmp_path / "agreed.pcap").stat().st_mode & 0o777 == 0o600
 
 
+def test_captures_with_nothing_in_common_are_merged_with_a_warning(tmp_path: Path) -> None:
+    truth = line(200)
+    first, second = (write_pcap(tmp_path / f"{i}.pcap", truth[i::2]) for i in range(2))
+    result = run(first, second, "-w", tmp_path / "agreed.pcap", "--json")
+    assert result.return_value == 0
+    figures = json.loads(result.stdout)
+    assert (figures["agreed"], figures["common"], figures["alone"]) == (200, 0, [str(first), str(second)])
+    assert "no packet in common" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_one_capture_of_another_link_is_named(tmp_path: Path) -> None:
+    truth = line(200)
+    paths = [write_pcap(tmp_path / f"{i}.pcap", truth[:100]) for i in range(2)]
+    other = write_pcap(tmp_path / "other.pcap", truth[100:])
+    result = run(*paths, other, "-w", tmp_path / "agreed.pcap")
+    assert result.stderr.startswith(f"ftnids: {other}: no packet in common")
+    assert run(*paths, "-w", tmp_path / "agreed.pcap").stderr == ""
+
+
 def test_a_truncated_capture_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
     first = write_pcap(tmp_path / "a.pcap", line(50), cut=7)
     second = write_pcap(tmp_path / "b.pcap", line(40))
@@ -141,6 +161,18 @@ def test_a_truncated_capture_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
     assert result.stderr.startswith("ftnids: ")
     assert "a.pcap" in result.stderr
     assert "truncated" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_damaged_capture_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
+    first = write_pcap(tmp_path / "a.pcap", line(50))
+    with first.open("ab") as file:
+        file.write(b"\xff" * 80)
+    second = write_pcap(tmp_path / "b.pcap", line(40))
+    result = run(first, second, "-w", tmp_path / "agreed.pcap", "--json")
+    assert result.return_value == 1
+    assert json.loads(result.stdout)["agreed"] == 50
+    assert result.stderr.startswith(f"ftnids: {first}: damaged at packet 50 (")
     assert result.stderr.count("\n") == 1
 
 

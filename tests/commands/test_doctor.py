@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -174,6 +175,23 @@ def test_keys(tmp_path: Path) -> None:
     curve['# key_file = "keys/a'] = 'secret_file = "keys/cluster.secret"\nkey_file = "keys/b'
     curve['secret_file = "keys/cluster.secret"  #'] = "#"
     is_advice(setting.secrets(example(tmp_path, **curve)), Level.FAIL, "is not the secret key", "compare them")
+
+
+def test_user(tmp_path: Path, needs_root: None) -> None:
+    is_advice(setting.user(example(tmp_path)), Level.WARN, "started as root it stays root", "set replica.user")
+    changes = {'user = ""': 'user = "nobody"', '"/run/ftnids"': '"run"', '"/var/log/ftnids"': '"log"'}
+    nobody = example(tmp_path, **changes)
+    found = setting.user(nobody)
+    assert found.level == Level.OK
+    assert found.what.endswith("goes on as nobody and keeps no capability")
+    keys.generate(tmp_path / "keys", ["a"])
+    is_advice(setting.user(nobody), Level.FAIL, "cluster.secret does not belong to nobody", "chown -R nobody")
+    shutil.chown(tmp_path / "keys/cluster.secret", "nobody")
+    low = setting.user(example(tmp_path, **changes, **{"127.0.0.1:5701": "127.0.0.1:571"}))
+    assert "keeps CAP_NET_BIND_SERVICE (a rejoin listens at port 571 again)" in low.what
+    is_advice(
+        setting.user(example(tmp_path, **{'user = ""': 'user = "nemo-x"'})), Level.FAIL, "no such user", "useradd"
+    )
 
 
 # -- the interface ----------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ def test_what_it_prints_fits_the_files(tmp_path: Path) -> None:
     result = run(str(tmp_path / "k"), "--name", "a", "--name", "b")
     assert result.exit_code == 0
     shown = re.findall(r'public_key = "(.*)"', result.output)
-    pair = keys.load_keys(tmp_path / "k/a.key_secret", shown, 0)
-    assert [key.decode() for key in pair.members] == shown
+    pair = keys.load_keys(tmp_path / "k/a.key_secret", [[key] for key in shown], 0)
+    assert [key.decode() for (key,) in pair.members] == shown
     assert len(keys.load_secret(tmp_path / "k/cluster.secret")) == 32
     assert pair.secret.decode() not in result.output
     assert (tmp_path / "k/cluster.secret").read_text().strip() not in result.output

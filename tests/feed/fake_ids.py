@@ -2,7 +2,7 @@
 
 Its configuration file tells how it behaves: `die_at N` (SIGKILL itself at its N-th packet, in its first `runs` runs),
 `exit S` (exit at once with status S), `deaf` (never open the input), `stubborn` (ignore SIGTERM and the end of
-the stream), `slow S` (sleep S seconds a packet).
+the stream), `awaits` (ignore the end of the stream before the first packet), `slow S` (sleep S seconds a packet).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ while head := stream.read(16):
     alert = {"gid": 1, "signature_id": 1, "rev": 1}
     log.write(json.dumps({"timestamp": when, "event_type": "alert", "pcap_cnt": count, "alert": alert}) + "\\n")
     time.sleep(float(orders.get("slow", 0)))
-while "stubborn" in orders:
+while "stubborn" in orders or ("awaits" in orders and not count):
     time.sleep(1)
 """
 

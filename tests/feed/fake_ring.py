@@ -45,6 +45,10 @@ class FakeRing:
     def agreed(self) -> int:
         return len(self.packets)
 
+    def void(self, *seqs: int) -> None:
+        """No survivor has the bytes of these."""
+        self.refs[list(seqs)] = -1
+
     def stabilise(self, seq: int, *, end: bool = False) -> None:
         with self._news:
             self.stable, self.ended = seq, end
@@ -57,6 +61,8 @@ class FakeRing:
 
     def export_pcap(self, fd: int, first_seq: int, last_seq: int) -> int:
         for seq in range(first_seq, last_seq):
+            if self.refs[seq] < 0:
+                continue
             packet = self.packets[seq]
             size = len(packet.data)
             record = struct.pack("<IIII", *divmod(packet.time_us, 1_000_000), size, size) + packet.data

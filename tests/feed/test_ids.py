@@ -13,6 +13,7 @@ import psutil
 import pytest
 import structlog
 
+from ftnids.alerts.identity import Identifier
 from ftnids.errors import FeedError
 from ftnids.feed import Ids, PcapFile, ids, sinks, tether
 
@@ -38,6 +39,18 @@ def test_ids_reads_everything_and_ends_by_itself(bench: Bench) -> None:
     assert run.base_us == bench.ring.packets[0].time_us
     assert (run.process.returncode, run.ended, supervisor.deaths) == (0, True, 0)
     assert list((bench.folder / "run").iterdir()) == []
+
+
+def test_void_seqs_are_not_fed_and_remembered(bench: Bench) -> None:
+    """Also those of a batch of which the pipe takes a part: each once."""
+    voids = [3, 4, 1_500, 2_499]
+    bench.ring.void(*voids)
+    supervisor = bench.ids()
+    bench.feed.start()
+    bench.finish()
+    (run,) = supervisor.runs
+    assert list(run.voids) == voids
+    assert len(seqs(supervisor)[0]) == bench.ring.agreed - len(voids)
 
 
 def test_death_is_reported_and_the_stream_goes_on(bench: Bench) -> None:
@@ -101,6 +114,16 @@ def test_ids_that_ignores_the_end_is_killed(bench: Bench, monkeypatch: pytest.Mo
     bench.finish()
     assert supervisor.runs[0].process.returncode == -signal.SIGKILL
     assert seqs(supervisor) == [list(range(bench.ring.agreed))]
+
+
+def test_ids_that_was_fed_nothing_is_killed(bench: Bench) -> None:
+    """Some wait for a first packet for ever; that is no death to report."""
+    supervisor = bench.ids(awaits=1)
+    bench.feed.start()
+    bench.ring.packets.clear()
+    bench.finish()
+    assert supervisor.runs[0].process.returncode == -signal.SIGKILL
+    assert (supervisor.deaths, supervisor.error) == (0, None)
 
 
 def test_stop_while_the_ids_hangs_ends_soon(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,3 +210,29 @@ def test_tether_names_a_program_that_cannot_run(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == f"cannot run {tmp_path / 'none'}: No such file or directory\n"
+
+
+def test_what_was_wrong_with_the_logs_is_counted_on(bench: Bench) -> None:
+    supervisor = bench.ids()
+    bench.feed.start()
+    bench.finish()
+    (run,) = supervisor.runs
+    run.reader.invalid, run.reader.trimmed, run.reader.lines.overlong = 3, 2, 1
+    found = {"deaths": 0, "invalid": 3, "trimmed": 2, "overlong": 1}
+    assert supervisor.counters() == found
+    supervisor.forget(run)
+    assert supervisor.runs == []
+    assert supervisor.counters() == found
+
+
+def test_of_many_void_seqs_the_older_ones_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "IDS_VOIDS", 8)
+    all_of_them, voids = list(range(1000, 1100, 5)), ids.Voids()
+    for seq in all_of_them:
+        voids.append(seq)
+    assert len(voids) == 20
+    assert voids[-6:] == all_of_them[-6:]
+    exact, folded = Identifier("a", 990, voids=all_of_them), Identifier("a", 990, voids=voids)
+    assert [folded._seq(n) for n in range(85, 200)] == [exact._seq(n) for n in range(85, 200)]
+    with pytest.raises(IndexError):
+        voids[20]

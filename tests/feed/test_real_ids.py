@@ -19,9 +19,10 @@ from ftnids.alerts.identity import Identifier
 from ftnids.alerts.readers import Record
 from ftnids.core import Capture, Ring
 from ftnids.feed import Feed, Hashes, Ids, PcapFile
+from ftnids.limits import IDS_TERM_S
 from snort_adapter.launchers import LAUNCHERS, IdsLauncher, launcher
 
-from .fake_ring import read_pcap
+from .fake_ring import FakeRing, read_pcap
 
 SLOTS = 1 << 17
 
@@ -129,6 +130,15 @@ def test_alerts_through_the_fifo_are_those_of_the_file(
     seqs = [record["ftnids"]["seq"] for record in raised if record["ftnids"]["seq"] is not None]
     assert seqs == sorted(seqs)
     assert 0 <= seqs[0] <= seqs[-1] < ring.agreed
+
+
+def test_an_ids_without_a_packet_ends(ids: IdsLauncher, tmp_path: Path) -> None:
+    """A replica that is stopped before it agreed on anything."""
+    supervisor = Ids(FakeRing([]), ids, tmp_path / "run", tmp_path / "log")
+    supervisor.start()
+    supervisor.ring.stabilise(0, end=True)  # type: ignore[attr-defined]
+    assert supervisor.join(IDS_TERM_S * 4)
+    assert (supervisor.deaths, supervisor.error) == (0, None)
 
 
 def test_crash_of_one_ids_does_not_show_in_the_alerts_of_the_set(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ import pytest
 
 from ftnids.errors import FtnidsError
 from ftnids.lab import generate, leftovers, netns, verify
-from ftnids.lab.netns import CAPTURE, HUB, TAP, Link, Sender
+from ftnids.lab.netns import CAPTURE, HUB, TAP, Link, Sender, entered
 from ftnids.lab.options import Options
 from ftnids.lab.processes import Children, wait_until
 from ftnids.lab.traffic import Tap, Traffic, senders
@@ -150,3 +152,40 @@ def test_a_replayed_file_arrives_whole(tmp_path: Path) -> None:
         assert link.drops() == 0
     sent, seen = verify.read_pcap(big, 65_535, 0), verify.read_pcap(tap.path, 65_535, 0)
     assert (sent.hash == seen.hash).all()
+
+
+def heard(link: Link, count: int) -> int:
+    """How many of `count` datagrams on the sync network get from r0 to r1."""
+    address = (link.sync_address("r1"), 9_000)
+    with entered(link.namespace("r1")):
+        there = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with entered(link.namespace("r0")):
+        here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with there, here:
+        there.bind(address)
+        there.settimeout(0.2)
+        arrived = 0
+        for _ in range(count // 50):
+            for _ in range(50):
+                here.sendto(b"x", address)
+            with contextlib.suppress(TimeoutError):
+                for _ in range(50):
+                    there.recv(1)
+                    arrived += 1
+        return arrived
+
+
+def test_the_sync_network_can_be_cut_and_mended() -> None:
+    with Link(["r0", "r1"], [Sender("replay")]) as link:
+        wait_until(lambda: heard(link, 50) == 50, 20, "the sync network")
+        link.cut("r1")
+        assert heard(link, 50) == 0
+        link.mend("r1")
+        wait_until(lambda: heard(link, 50) == 50, 20, "the sync network")
+
+
+def test_the_sync_network_can_lose_frames() -> None:
+    with Link(["r0", "r1"], [Sender("replay")]) as link:
+        wait_until(lambda: heard(link, 50) == 50, 20, "the sync network")
+        link.lose(0.3)
+        assert 100 < sum(heard(link, 50) for _ in range(5)) < 240

@@ -1,0 +1,112 @@
+"""The replica between its IDS's log and the coordinator: what is left to read, and what nobody takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftnids.alerts import exchange
+from ftnids.config import Config
+from ftnids.replica import Replica
+from tests.alerts.records import alert
+from tests.test_replica import config as config  # the fixture
+
+
+class _Log:
+    """A reader that has some looks' worth of records, and a last line without its end."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = [[alert(packet=n + 1)] for n in range(looks)]
+        self.closed = False
+
+    def poll(self, *, final: bool = False) -> list[dict[str, Any]]:
+        assert not (final and self.looks), "the rest was asked for at once"
+        return [alert(2, packet=1)] if final else self.looks.pop(0) if self.looks else []
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class _Run:
+    """One life of an IDS that is over, with its log still to be read."""
+
+    reader: _Log
+    number: int = 0
+    base_seq: int = 0
+    base_us: int = 1
+    voids: list[int] = field(default_factory=list)
+    ended: bool = True
+
+
+class _Ids:
+    """An IDS that has ended."""
+
+    position = 100
+    ended = True
+
+    def counters(self) -> dict[str, int]:
+        return {"deaths": 0}
+
+    def __init__(self, run: _Run) -> None:
+        self.runs = [run]
+
+    def forget(self, run: _Run) -> None:
+        self.runs.remove(run)
+
+
+@pytest.fixture
+def replica(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replica]:
+    """A member of a set whose coordinator is another one, and says nothing."""
+    one = Replica(config)
+    one.desk.start(1, (0, 1), 0)
+    one.ids = None
+    yield one
+    one.ids = None
+    one._close()
+
+
+def test_an_ended_ids_is_read_to_its_end_before_that_is_told(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _Run(_Log(3))
+    replica.ids = ids = _Ids(run)  # type: ignore[assignment]
+    told: list[bool] = []
+    monkeypatch.setattr(replica.desk, "progress", lambda fed, *, final: told.append(final))
+    replica.ring.set_end()
+    for _ in range(4):
+        replica._alerts()
+    assert told == [False, False, False, True]
+    assert replica.desk.alerts == 4
+    assert run.reader.closed
+    assert ids.runs == []
+    assert not replica._identifiers
+
+
+def test_alerts_that_nobody_takes_wait_in_the_log(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(exchange, "ALERT_WAITING_BYTES", 500)
+    run = _Run(_Log(30))
+    replica.ids = _Ids(run)  # type: ignore[assignment]
+    for _ in range(20):
+        replica._alerts()
+    assert replica.desk.full
+    left = len(run.reader.looks)
+    assert 20 < left < 30
+    assert capsys.readouterr().err.count("alerts_wait") == 1
+    replica.desk.start(0, (0, 1), 0)  # the coordinator dies, and this replica takes its place
+    replica._alerts()
+    assert len(run.reader.looks) == left - 1
+
+
+def test_a_replica_that_ends_reads_what_is_left(config: Config, tmp_path: Path) -> None:
+    one = Replica(config)
+    run = _Run(_Log(30))
+    one.ids = ids = _Ids(run)  # type: ignore[assignment]
+    one.desk.start(0, (0,), 0)
+    one._close()
+    assert ids.runs == []
+    assert (config.replica.log_dir / "alerts.jsonl").read_text().count("\n") == 31
