@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint demo bench clean
+.PHONY: help setup build test lint demo bench fuzz soak clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ demo: build ## two lossy replicas, a real Suricata each, one clean alert stream;
 
 bench: build ## the numbers of bench/README.md; ARGS="align" runs one of them
 	@$(PYTHON) -m bench $(ARGS)
+
+fuzz: build ## hostile bytes into everything that reads bytes of others; TIME=60 seconds a target, ARGS="wire attach"
+	@scripts/fuzz.sh --seconds $(or $(TIME),60) $(ARGS)
+
+soak: build ## nothing grows over PACKETS=10000000; then TIME=5 minutes of fresh simulation seeds
+	@$(PYTHON) -m soak --packets $(or $(PACKETS),10000000) --minutes $(or $(TIME),5)
 
 clean: ## remove what was built and downloaded, .venv included
 	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-out lab-out

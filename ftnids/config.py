@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from ftnids import limits
@@ -44,6 +44,8 @@ class Replica(_Section):
     name: Name
     run_dir: _FilePath = Path("/run/ftnids")
     log_dir: _FilePath = Path("/var/log/ftnids")
+    user: str = Field(default="", max_length=limits.MAX_NAME)
+    group: str = Field(default="", max_length=limits.MAX_NAME)
 
 
 class Member(_Section):
@@ -52,6 +54,12 @@ class Member(_Section):
     name: Name
     address: str
     public_key: str | None = None
+    old_public_key: str | None = None  # accepted, too, while the member changes its key
+
+    @property
+    def public_keys(self) -> list[str]:
+        """The keys that are accepted as this member's, the one to try first in front."""
+        return [key for key in (self.public_key, self.old_public_key) if key is not None]
 
     @property
     def parsed(self) -> Address:
@@ -170,6 +178,12 @@ class Config(_Section):
     feed: Feed = Feed()
     alerts: Alerts = Alerts()
     log: Log = Log()
+    _source: Path = PrivateAttr(Path())
+
+    @property
+    def source(self) -> Path:
+        """The file that this was read from."""
+        return self._source
 
     @property
     def me(self) -> int:
@@ -224,7 +238,9 @@ def parse_text(text: str, path: Path) -> Config:
     else:
         problems = list(_crosschecked(config))
         if not problems:
-            return _absolute(config, path.absolute().parent)
+            config = _absolute(config, path.absolute().parent)
+            config._source = path.absolute()
+            return config
     shown = sorted((lines.find(key), f"{_dotted(key)}{reason}") for key, reason in problems)
     raise ConfigError("\n".join(f"{path}:{line}: {problem}" for line, problem in shown))
 

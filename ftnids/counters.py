@@ -27,6 +27,7 @@ SET: Final = (
     "alerts_suppressed",
     "alerts_diverging",
     "alerts_unconfirmed",  # raised by restarted IDSs alone, and not put out
+    "alerts_hurried",  # put out before their time: more waited for the other replicas than the table holds
     "alerts_provisional",
     "alerts_retracted",
 )

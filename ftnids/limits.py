@@ -18,6 +18,7 @@ MAX_RING_SLOTS: Final = 1 << 26  # [ring.slots]; when full the capture drops and
 MIN_ARENA_BYTES: Final = 1 << 20
 ALIGN_ARENA_BYTES: Final = 1 << 28  # frames of one file that `align` holds; a window is what fits
 MAX_ARENA_BYTES: Final = 1 << 37  # [ring.arena_mb], [ring.recovered_mb]
+MAX_INTERFACES: Final = 65_536  # of one section of a pcapng file; what comes after is not read, and that is said
 MIN_CAPTURE_BUFFER: Final = 1 << 16  # bytes of kernel buffer [capture.buffer_mb]; what does not fit is a kernel drop
 MAX_CAPTURE_BUFFER: Final = (1 << 31) - 1  # libpcap takes a C int
 KERNEL_PACKETS: Final = 8_192  # a kernel buffer that holds fewer is warned of: 80 ms of 100,000 packets/s
@@ -39,12 +40,23 @@ MAX_SUMMARIES: Final = 1_024  # unresolved clusters of one member looked at in o
 MAX_CANDIDATES: Final = 128  # places at which one cluster is looked for; the nearest first, then it is asked for
 HISTORY_PACKETS: Final = 65_536  # decided packets remembered for late duplicates and joins
 MAX_PENDING: Final = 1 << 20  # reported, undecided packets per member; more are not taken until decided, and resent
-MAX_UNSTABLE: Final = 262_144  # decided packets that not every member has acknowledged; then deciding waits
+MAX_UNSTABLE: Final = 262_144  # decided packets that not every member has acknowledged; then deciding waits (counted),
+# and of a live set the member that lags leaves the view
+PINNED: Final = 500  # of 1000: how much of a live replica's ring may wait for other members; then the one that lags
+# leaves the view [ring.slots, ring.arena_mb]
+FEED_AHEAD: Final = 8_192  # packets, or a quarter of the agreed index: a member whose feed lags by the whole index
+# while another is that far ahead leaves the view [ring.slots]
+FULL: Final = 900  # of 1000: a ring that full makes a file source wait for the set
 MAX_EARLY: Final = 65_536  # pushed packets kept here that overtook their decision; more are dropped and fetched
 MAX_EARLY_REPORTS: Final = 64  # reports of one member kept while an earlier one is missing; more are resent
 MAX_FETCH: Final = 4_096  # seqs in one FETCH
 MAX_REPORTED: Final = 262_144  # packets that a member reports ahead of what is decided; then reporting waits
-MAX_LOG_DECISIONS: Final = 65_536  # decisions kept for repair; a member that far behind leaves the view
+MAX_LOG_DECISIONS: Final = 65_536  # decisions kept for repair; then deciding waits (counted), and of a live set the
+# member that lags leaves the view
+MAX_LOG_SENT: Final = 4_096  # decisions in one PROPOSE or PROMISE; the rest goes with the next
+MAX_LOG_PACKETS: Final = 131_072  # packets of them, unless a single decision has more
+MAX_AHEAD: Final = 16_384  # decisions kept while an earlier one is missing; more are dropped, counted and asked for
+MAX_MARKS: Final = 1_024  # stretches that wait for the local feed, freed one by one; more are freed in larger ones
 REORDER_NS: Final = 500_000  # R [sync.reorder_us]
 REORDER_PLACES: Final = 64  # [sync.reorder_places]
 TOLERANCE_FLOOR_NS: Final = 6_000  # added to twice the largest residual of the clock fit
@@ -65,10 +77,22 @@ MAX_STATUS_BYTES: Final = 1 << 20  # of one status snapshot
 LARGE_MESSAGE: Final = 1 << 16  # bytes from which on messages wait in the queue of large ones
 SEND_QUEUE_BYTES: Final = 64 << 20  # of large messages, per peer; what does not fit is dropped, counted and resent
 SEND_QUEUE_MESSAGES: Final = 4_096  # per peer; what does not fit is dropped, counted and resent by the protocol
-RECEIVE_QUEUE_MESSAGES: Final = 4_096
+RECEIVE_QUEUE_MESSAGES: Final = 16  # per connection, before they are looked at; more wait in the kernel, then there
+RECEIVE_BUFFER_BYTES: Final = 1 << 18  # of kernel buffer for each connection; then the sender's queue fills
 RECEIVE_BATCH: Final = 256  # messages handed out at once; the rest is handed out next time
 RECEIVE_BATCH_BYTES: Final = 16 << 20  # the same in bytes
 CONNECTIONS: Final = 128  # waiting to be accepted; more are refused by the kernel
+MAX_STRANGERS: Final = 16  # connections that no member has spoken on yet; further ones are cut and counted
+STRANGER_S: Final = 3.0  # for a member to speak on its new connection; then it is cut (members speak every 20 ms)
+CONNECTIONS_A_MEMBER: Final = 2  # the oldest of more is cut; two, because one may be dying while the next comes
+KNOCKS: Final = 64  # connections accepted at once, from members' hosts and from others each; then the door closes
+KNOCKS_A_SECOND: Final = 32  # in the long run
+DOOR_CLOSED_S: Final = 1.0  # for which the kernel then drops further connection requests, counted as door_closed
+PEER_EVENTS: Final = 64  # events of connections looked at before messages are; the rest waits for the next look
+BAD_MESSAGES: Final = 64  # of one member at once (another version, another cluster, malformed); then it is cut off
+BAD_MESSAGES_A_SECOND: Final = 8  # in the long run
+SHUT_OUT_S: Final = 10.0  # for which a member that sent too many is not let in again
+RENEW_LINGER_S: Final = 1.0  # for what is queued at a connection that ends because its key was renewed
 
 # -- log ------------------------------------------------------------------------------------------
 LOG_REPEAT_S: Final = 10.0  # a warning with the same key is logged this often, with the number held back
@@ -79,11 +103,20 @@ ARCHIVES: Final = 4  # agreed.pcap and hashes.txt of earlier runs that are kept
 # -- alerts -----------------------------------------------------------------------------------------
 MAX_LOG_LINE: Final = 16 << 20  # bytes of one line of an IDS's log; longer ones are skipped and counted
 MAX_ALERT_BYTES: Final = 1 << 18  # of one record; a longer one keeps its main fields only, which is counted
+MAX_RECORD_DEPTH: Final = 64  # levels of one record of an IDS's log; a deeper one is skipped and counted
 MAX_ALERT_BATCH: Final = 4 << 20  # bytes of records in one ALERT message
 ALERT_TABLE: Final = 262_144  # alert ids remembered for de-duplication; the oldest go first
 ALERT_READ_BYTES: Final = 1 << 18  # of an IDS's log taken in one look; the rest waits for the next
+ALERT_WAITING_BYTES: Final = 64 << 20  # of alerts that the coordinator has not taken; then the IDS's log is read no
+# further, which is said; nothing is lost
+ALERT_KEPT_BYTES: Final = 64 << 20  # of alerts that the coordinator took lately, kept in case it dies; the oldest go
 ALERT_BACKLOG: Final = 65_536  # records held back by an output that cannot be written; more are lost, counted and said
+ALERT_BACKLOG_BYTES: Final = 256 << 20  # and their bytes
+ALERT_LOOKUP_BYTES: Final = 32 << 20  # of an output, the newest, in which ids that are out already are looked up
+ALERT_STRETCHES: Final = 64  # stretches of an output that others wrote, not looked at yet; more are taken for one
 COLD_S: Final = 600  # of agreed time for which an IDS started in mid-stream may lack the memory of older flows
+STALL_MS: Final = 300  # a coordinator that did nothing for so long may have been replaced [sync.failure_ms]
+DOUBT_MS: Final = 500  # for which it then puts no alerts out; after that it looks them up first
 DIVERGENCE_MS: Final = 5_000  # a replica whose IDS is past a packet for that long and raised no alert never will
 
 # -- feed -------------------------------------------------------------------------------------------
@@ -91,10 +124,12 @@ FEED_BATCH: Final = 1_024  # packets handed to one sink in one go; a sink that f
 FEED_WAIT_S: Final = 0.1  # longest sleep of a sink without news; bounds how long a stop or an IDS's death goes unseen
 IDS_CHECK_S: Final = 60.0  # for an IDS to test its configuration
 IDS_START_S: Final = 60.0  # for an IDS to load its rules and open its input; then it is killed and counts as dead
-IDS_END_S: Final = 60.0  # for an IDS to end by itself after the stream ended; then SIGTERM
+IDS_END_S: Final = 20.0  # for an IDS to end by itself after the stream ended; then SIGTERM
 IDS_TERM_S: Final = 5.0  # after SIGTERM; then SIGKILL
 IDS_BACKOFF_S: Final = 30.0  # longest pause before an IDS that keeps dying is started again
 IDS_LAST_WORDS: Final = 4_096  # bytes of a dead IDS's output that are looked at for the report
+IDS_VOIDS: Final = 65_536  # seqs without a packet that one run of an IDS remembers; the older half is then only
+# counted, so that ids of alerts on packets from before may differ from other replicas'
 IDS_RUNS: Final = 8  # runs of an IDS whose log folders stay, the current one included; older ones are removed and said
 
 # -- status -----------------------------------------------------------------------------------------

@@ -16,27 +16,26 @@ The main loop decides nothing: it carries events to the engine and actions from 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import FrameType
 from typing import Final
 
 import numpy as np
 
-from ftnids import __version__, core, limits, log
+from ftnids import __version__, core, limits, log, privileges, protocol, rekey
 from ftnids.alerts.dedup import Deduplicator
 from ftnids.alerts.desk import Desk
-from ftnids.alerts.identity import Identifier
-from ftnids.alerts.outputs import JsonLines, Output, Stdout, Syslog, known_ids
+from ftnids.alerts.identity import END_OF_FLOW, Identifier
+from ftnids.alerts.outputs import JsonLines, Output, Stdout, Syslog
 from ftnids.alerts.readers import Record
 from ftnids.capture import CaptureThread, open_capture
-from ftnids.config import Config, make_directories
-from ftnids.core import PacketBatch, Ring
+from ftnids.config import Config
+from ftnids.core import Capture, PacketBatch, Ring
 from ftnids.feed import Feed, Hashes, Ids, PcapFile, put_aside
-from ftnids.peers import keys
 from ftnids.peers.transport import Transport
 from ftnids.status import snapshot
 from ftnids.status.delay import DelayMeter
@@ -44,16 +43,15 @@ from ftnids.sync.actions import Action, Change, End, Fail, Free, Note, Publish, 
 from ftnids.sync.engine import Engine
 from ftnids.sync.membership import State
 from ftnids.sync.messages import Alert, Bytes, Leave, Message, Status, View
-from ftnids.sync.settings import MS, Settings, Timers
 from snort_adapter.launchers import launcher
 
 EPOCH_NS: Final = time.time_ns() - time.monotonic_ns()
 WAIT_S: Final = 0.02  # the main loop looks around at least that often
-FILE_FAILURE_MS: Final = 5_000  # replicas that replay files compete for the processor: silence means less
 STATUS_S: Final = 1.0
 ALERTS_S: Final = 0.05
 FINISH_S: Final = 120.0  # after the end of the stream: for the IDS to end and the alerts to leave
-STOP_S: Final = 5.0  # after a signal: for the other members to end their streams, too
+LEAVE_S: Final = 0.5  # after a signal: for another member to begin to end, too; else this one leaves them
+STOP_S: Final = 5.0  # after a signal: for all to end together, or to leave in order
 LINGER_S: Final = 2.0  # for the others to see the end
 
 STATES: Final = {
@@ -66,9 +64,12 @@ STATES: Final = {
 
 
 class Replica:
-    """One replica, built from its configuration; `run` returns the exit status."""
+    """One replica, built from its configuration; `run` returns the exit status.
 
-    def __init__(self, config: Config) -> None:
+    One that rejoins goes on with the `capture` of the one before it: to open another needs privileges that are gone.
+    """
+
+    def __init__(self, config: Config, capture: Capture | None = None) -> None:
         self.config = config
         self.name = config.replica.name
         self.names = [member.name for member in config.cluster.member]
@@ -78,34 +79,29 @@ class Replica:
         self._stopped_at = 0.0  # monotonic time of the first signal
         self._said_stopping = False
         self._reason = ""
+        self._keys_changed = False  # a signal says so
         self.rejoin = False  # whether to start anew: the others have gone on without this replica
         self._ended = False  # the agreed stream is complete, and stable
         self._capture_ended = False
+        self._cut_short = False  # this replica ends before the stream does
         self._positions = np.empty(0, np.int64)  # own packets that are published and not stable, by place ...
         self._seqs = np.empty(0, np.int64)  # ... and seq
         self._status_at = self._alerts_at = 0.0
         self._delay = DelayMeter()
         self._identifiers: dict[int, Identifier] = {}  # by run of the IDS
-        self._read: set[int] = set()  # runs that have ended and are read to their end
         self._limiter = log.Limiter()
         with ExitStack() as undo:
-            self._open(undo)
+            self._open(undo, capture)
             undo.pop_all()
 
-    def _open(self, undo: ExitStack) -> None:
+    def _open(self, undo: ExitStack, capture: Capture | None) -> None:
         """Everything that can be refused is refused here, before the first packet: one clear line, nothing left."""
         config = self.config
-        make_directories(config.replica)
-        identity = keys.identify(
-            config.cluster.name,
-            config.cluster.secret_file,
-            config.cluster.key_file,
-            [member.public_key for member in config.cluster.member],
-            self.me,
-            loopback=config.loopback,
-        )
-        self.capture = open_capture(config.capture)
+        privileges.prepare(config)
+        self.capture = open_capture(config.capture, capture)
         undo.callback(self.capture.close)
+        privileges.drop(config)
+        identity = rekey.identity(config)
         self.ring = Ring.create(
             f"{config.cluster.name}-{self.name}",
             slots=config.ring.slots,
@@ -127,45 +123,11 @@ class Replica:
             names=self.names,
         )
         undo.callback(self.transport.close)
-        self.engine = Engine(self._settings(), self.ring, self._now_ns())
+        settings = protocol.settings(config, self.incarnation, self.capture.linktype, self.ring.agreed_slots)
+        self.engine = Engine(settings, self.ring, self._now_ns())
         self.feed, self.ids, self._hashes = self._make_feed()
         self.desk = self._make_desk()
         self.thread = CaptureThread(self.capture, self.ring, wake=self.transport.wake)
-
-    def _settings(self) -> Settings:
-        config = self.config
-        shared = {
-            "cluster.member": " ".join(f"{m.name}={m.address}" for m in config.cluster.member),
-            "capture.bpf": config.capture.bpf,
-            "capture.snaplen": config.capture.snaplen,
-            "capture.from_start": config.capture.from_start,
-            "link type": self.capture.linktype,
-            **{f"sync.{key}": value for key, value in config.sync.model_dump().items()},
-        }
-        text = "\n".join(f"{key} = {value}" for key, value in shared.items())
-        sync = config.sync
-        return Settings(
-            me=self.me,
-            members=len(self.names),
-            incarnation=self.incarnation,
-            k=sync.k,
-            l=sync.l,
-            max_desync=sync.max_desync,
-            reorder_ns=sync.reorder_us * 1000,
-            reorder_places=sync.reorder_places,
-            aligner=sync.aligner,
-            wait_for_all=config.cluster.wait_for_all,
-            from_start=config.capture.from_start,
-            digest=hashlib.blake2b(text.encode(), digest_size=16).digest(),
-            config=text,
-            agreed_slots=self.ring.agreed_slots,
-            timers=Timers(
-                report=sync.report_ms * MS,
-                idle_report=max(sync.report_ms, sync.delay_ms // 4) * MS,
-                failure=max(sync.failure_ms, FILE_FAILURE_MS if config.capture.from_start else 0) * MS,
-                join=int(config.cluster.join_timeout_s * 1000) * MS,
-            ),
-        )
 
     def _make_feed(self) -> tuple[Feed, Ids | None, Hashes | None]:
         config, feed = self.config, Feed(self.ring)
@@ -187,14 +149,14 @@ class Replica:
     def _make_desk(self) -> Desk:
         settings = self.config.alerts
         outputs: list[Output] = []
-        known: list[str] = []
+        ids_of_others: Callable[[], list[str]] = list
         if path := self.config.in_log_dir(settings.output):
-            known = list(known_ids(path))
-            outputs.append(JsonLines(path))
+            outputs.append(lines := JsonLines(path))
+            ids_of_others = lines.ids_of_others
         outputs += [Stdout()] if settings.stdout else []
         outputs += [Syslog()] if settings.syslog else []
         eve = self.config.in_log_dir(settings.eve_output)
-        deduplicator = Deduplicator(hold_ms=settings.hold_ms, known=known)
+        deduplicator = Deduplicator(hold_ms=settings.hold_ms, known=ids_of_others())
         eve_outputs = [JsonLines(eve)] if eve else []
         return Desk(
             self.me,
@@ -203,7 +165,8 @@ class Replica:
             deduplicator,
             outputs,
             eve_outputs,
-            lambda: known_ids(path) if path else (),
+            ids_of_others,
+            stall_ms=self.config.sync.failure_ms,
         )
 
     # -- the loop -----------------------------------------------------------------------------------
@@ -212,6 +175,7 @@ class Replica:
         """Run until the agreed stream ends or a signal comes; the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_hangup)
         try:
             self.feed.start()  # the IDS is up before the first packet
             if not self.config.capture.from_start:
@@ -235,6 +199,9 @@ class Replica:
         ):  # not in the signal handler: it may have interrupted the logger
             self._said_stopping = True
             self._log.info("stopping", waits_s=STOP_S, hint="for the others to end, too; a second signal ends at once")
+        if self._keys_changed:
+            self._keys_changed = False
+            self.config = rekey.renew(self.config, self.transport, self.ring.seed)
         now = self._now_ns()
         wait_s = min((self.engine.deadline_ns() - now) / 1e9, WAIT_S)
         for message in self.transport.receive(max(wait_s, 0.0)):
@@ -244,6 +211,7 @@ class Replica:
             self._capture_ended = True
             self.engine.end_of_stream()
         self.engine.fed(self.ring.fed)
+        self.engine.filled(self.ring.fill)
         self.engine.tick(self._now_ns())
         self._carry_out()
         self._look_after(time.monotonic())
@@ -274,7 +242,7 @@ class Replica:
                 self._store(action)
             case Publish():
                 self.ring.publish_agreed(action.first_seq, action.refs, action.time_us, action.flags)
-                own = np.flatnonzero(action.refs < core.RECOVERED)
+                own = np.flatnonzero((action.refs >= 0) & (action.refs < core.RECOVERED))  # -1: void
                 self._positions = np.concatenate([self._positions, action.refs[own]])
                 self._seqs = np.concatenate([self._seqs, own + action.first_seq])
             case Stable():
@@ -325,14 +293,8 @@ class Replica:
 
     def _start(self, start: Start) -> None:
         self.feed.start_at(start.seq)
-        self._log.info(
-            "view",
-            number=start.view.number,
-            coordinator=self.names[start.view.coordinator],
-            members=[self.names[m] for m in start.members],
-            seq=start.seq,
-            captured_before=start.position,  # before there was a set: not in the agreed stream
-        )
+        # captured before there was a set: not in the agreed stream
+        self._log.info("view", **self._view_facts(start), captured_before=start.position)
         self.desk.start(start.view.coordinator, start.members, time.monotonic_ns())
         if self.config.capture.from_start:
             self.thread.start()
@@ -340,14 +302,14 @@ class Replica:
             self.ring.free_captured(start.position)
 
     def _changed(self, change: Change) -> None:
-        self._log.warning(
-            "view_changed",
-            number=change.view.number,
-            coordinator=self.names[change.view.coordinator],
-            members=[self.names[m] for m in change.members],
-            seq=change.seq,
-        )
+        self._log.warning("view_changed", **self._view_facts(change))
         self.desk.start(change.view.coordinator, change.members, time.monotonic_ns(), change.left)
+
+    def _view_facts(self, what: Start | Change) -> dict[str, object]:
+        """What the log says of a view: with lineage, number and coordinator it is told from all others."""
+        coordinator, members = self.names[what.view.coordinator], [self.names[m] for m in what.members]
+        facts = {"lineage": what.view.lineage, "number": what.view.number, "coordinator": coordinator}
+        return {**facts, "members": members, "seq": what.seq}
 
     # -- alerts and status ------------------------------------------------------------------------------
 
@@ -361,33 +323,47 @@ class Replica:
 
     def _alerts(self) -> None:
         now, fed, ended = time.monotonic_ns(), self.ring.fed, True
-        if self.ids is not None:
+        if self.desk.full:  # the IDS's log waits on disk, and what this IDS was fed is not told before it is read
+            hint = "the coordinator takes no alerts: see its log, and the disk that its outputs are on"
+            self._limiter.log(self._log, "warning", "alerts", "alerts_wait", hint=hint)
+        elif self.ids is not None:
             fed = self.ids.position
-            ended = self.ids.ended  # before reading: what it logged until then is read below
             self.desk.raised(self._read_ids(self.ids), now)
-        self.desk.progress(fed, final=self.ring.ended and ended)
+            ended = self.ids.ended and not self.ids.runs  # in this order: then no run comes any more, and all are read
+        if not self.desk.full:
+            self.desk.progress(fed, final=self.ring.ended and ended)
         for member, message in self.desk.tick(now):
             self.transport.send(member, message)
+
+    def _last_alerts(self) -> None:
+        """Read what an IDS that has ended logged, for a while."""
+        until = time.monotonic() + LINGER_S
+        self._alerts()
+        while self.ids is not None and self.ids.runs and not self.desk.full and time.monotonic() < until:
+            self._alerts()
 
     def _read_ids(self, ids: Ids) -> list[Record]:
         """What every run of the IDS has logged since the last time, alerts with their ids."""
         records: list[Record] = []
-        for run in ids.runs:
-            if run.number in self._read:
-                continue
+        for run in list(ids.runs):
             ended = run.ended
             identifier = self._identifiers.get(run.number)
             if identifier is None and (run.base_us or ended):
-                identifier = Identifier(self.name, run.base_seq, run.base_us)
+                identifier = Identifier(self.name, run.base_seq, run.base_us, voids=run.voids)
                 self._identifiers[run.number] = identifier
             if identifier is None:
                 continue
             identifier.view = self.engine.view.number
-            logged = run.reader.poll(final=ended)
+            logged = run.reader.poll()
+            done = ended and not logged
+            if done:
+                logged = run.reader.poll(final=True)  # a last line without its end
+            if self._cut_short:  # an IDS that is stopped gives its flows up; for the others they go on
+                logged = [r for r in logged if r.get("pkt_src") != END_OF_FLOW]
             records += [identifier.identify(r) if r["event_type"] == "alert" else r for r in logged]
-            if ended:
+            if done:
                 run.reader.close()
-                self._read.add(run.number)
+                ids.forget(run)
                 del self._identifiers[run.number]
         return records
 
@@ -422,7 +398,7 @@ class Replica:
             warnings=[warning for warning in (self.thread.warning, *map(str, self.feed.errors)) if warning],
         )
         record.ring = self.ring.stats()
-        record.peers = {**self.transport.counters, "stale": self.engine.stale}
+        record.peers = {**self.transport.counters, **self.engine.counters()}
         record.counters |= {
             "captured": self.thread.captured,
             "kernel_drops": self.thread.kernel_drops,
@@ -432,6 +408,8 @@ class Replica:
             "delay_p50_ms": round(self._delay.histogram.percentile(0.5), 3),
             "delay_p99_ms": round(self._delay.histogram.percentile(0.99), 3),
         }
+        if self.ids is not None:
+            record.ids = dict(self.ids.counters())
         if self._hashes is not None:
             record.stream_sha256 = self._hashes.stream_sha256
         if member is None:
@@ -469,12 +447,24 @@ class Replica:
         self.thread.stop()
         self.transport.wake()
 
+    def take_over(self, before: Replica) -> None:
+        """Heed the signals that reached the replica before this one when it had ended."""
+        self._keys_changed = before._keys_changed
+        if before._stopped_at:
+            self._on_signal(signal.SIGTERM, None)
+
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
+        self._keys_changed = True
+        self.transport.wake()
+
     def _overdue(self) -> bool:
-        """After a signal: whether the others go on without an end in sight, so that this replica leaves."""
+        """After a signal: whether this replica has left the others, who go on, or cannot."""
         if not self._stopped_at:
             return False
-        waiting = self.engine.member is None
-        return waiting or time.monotonic() - self._stopped_at > STOP_S
+        passed = time.monotonic() - self._stopped_at
+        if self._capture_ended and passed > LEAVE_S and not self.engine.ending():
+            self.engine.leave()
+        return self.engine.member is None or self.engine.gone or passed > STOP_S
 
     def _close(self) -> None:
         self.thread.stop()
@@ -484,12 +474,14 @@ class Replica:
                 if member != self.me:
                     leave = Leave(self.me, self.incarnation, self.engine.view, self._reason or "stopped")
                     self.transport.send(member, leave)
+        self._cut_short = not self._ended
         self.feed.stop()
-        self._alerts()
+        self._last_alerts()
         self.desk.close()
         self._write_status("failed" if self._reason else "ended")
         self.transport.close(flush_s=0.5)
-        self.capture.close()
+        if not (self.rejoin and self.config.capture.interface):
+            self.capture.close()
         self.ring.close(unlink=True)
         if self._reason:
             self._log.error("replica_failed", reason=self._reason)

@@ -53,6 +53,7 @@ find_missing() {
     need ethtool have ethtool
     need procps have sysctl
     need suricata suricata_7
+    need spin have spin
     if ((EUID == 0)) && [[ $release != bookworm ]]; then need criu have criu; fi
 }
 
@@ -139,7 +140,7 @@ virtual_environment() {
     local packages
     packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
     pwd >"$packages/ftnids.pth"
-    printf '#!/bin/sh\nexec "%s/.venv/bin/python" -m ftnids "$@"\n' "$PWD" >.venv/bin/ftnids
+    printf '#!/bin/sh\nexec "%s/.venv/bin/python" -P -m ftnids "$@"\n' "$PWD" >.venv/bin/ftnids
     chmod +x .venv/bin/ftnids
 }
 

@@ -3,7 +3,7 @@
 from ftnids.alerts.compare import Comparison, compare
 from ftnids.alerts.dedup import Deduplicator
 from ftnids.alerts.identity import Identifier
-from ftnids.alerts.outputs import JsonLines, Output, Stdout, Syslog, known_ids, split
+from ftnids.alerts.outputs import JsonLines, Output, Stdout, Syslog, split
 from ftnids.alerts.readers import AlertReader, EveReader, Record, SnortJsonReader
 
 __all__ = [
@@ -19,6 +19,5 @@ __all__ = [
     "Stdout",
     "Syslog",
     "compare",
-    "known_ids",
     "split",
 ]

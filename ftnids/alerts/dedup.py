@@ -65,10 +65,13 @@ class Deduplicator:
         self.alerts_unconfirmed = 0  # raised by cold IDSs only
         self._diverged: list[str] = []  # since the last word of it in the log
         self._unconfirmed = 0
+        self.alerts_hurried = 0  # put out before their time: the table was full
+        self._hurried = 0
         self._table = table
         self._members: dict[str, _Member] = {}
         self._open: dict[str, _Entry] = {}  # waiting to go out, or for the silent members
-        self._done: OrderedDict[str, None] = OrderedDict.fromkeys(known)
+        self._done: OrderedDict[str, None] = OrderedDict()
+        self.mark_out(known)
 
     def set_members(self, live: Iterable[str]) -> None:
         """The live members that run an IDS; the others are waited for no longer."""
@@ -117,6 +120,11 @@ class Deduplicator:
             self._open.pop(alert_id, None)
             self._remember(alert_id)
 
+    def taken_back(self, alerts: int) -> None:
+        """So many of the alerts handed out did not go out after all: another coordinator had put them out."""
+        self.alerts_out -= alerts
+        self.alerts_suppressed += alerts
+
     def _take(self, member: str, record: Record, now_ns: int) -> list[Record]:
         identity = record["ftnids"]
         alert_id = identity["id"]
@@ -145,6 +153,8 @@ class Deduplicator:
         """At the table's limit the oldest waits no longer."""
         if len(self._open) < self._table:
             return []
+        self._hurried += 1
+        self.alerts_hurried += 1
         alert_id, entry = next(iter(self._open.items()))
         out = self._release(entry)
         self._settle(alert_id, entry)
@@ -202,6 +212,14 @@ class Deduplicator:
         if self._unconfirmed:
             log.info("alerts of a restarted IDS that no other confirms", count=self._unconfirmed)
             self._unconfirmed = 0
+        if self._hurried:
+            log.warning(
+                "more alerts wait for the other replicas than the table holds; the oldest went out",
+                count=self._hurried,
+                table=self._table,
+                setting="alerts.hold_ms",
+            )
+            self._hurried = 0
 
     def _remember(self, alert_id: str) -> None:
         self._done[alert_id] = None

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 
-from ftnids.alerts.dedup import Deduplicator
+from ftnids.alerts.dedup import MS, Deduplicator
 from ftnids.alerts.exchange import Header, Receiver, Sender
 from ftnids.alerts.outputs import Output, split
 from ftnids.alerts.readers import Record
 from ftnids.counters import SET
+from ftnids.limits import ALERT_BACKLOG, DOUBT_MS, STALL_MS
 from ftnids.sync.messages import Alert
 
 Send = tuple[int, Alert]
@@ -25,6 +26,10 @@ class Desk:
 
     `names` are the configured members' names; `outputs` take alerts, `eve_outputs` other records.  Times
     are int ns on any clock that does not step.
+
+    A coordinator that did nothing for `stall_ms` (it was stopped, or the whole machine was) may have been replaced
+    meanwhile, without having heard of it yet.  For DOUBT_MS it puts nothing out; what it then still has to put
+    out, it looks up first.
     """
 
     def __init__(
@@ -36,18 +41,24 @@ class Desk:
         outputs: Sequence[Output],
         eve_outputs: Sequence[Output],
         known: Callable[[], Iterable[str]] = tuple,
+        stall_ms: int = STALL_MS,
     ) -> None:
         self._me = me
         self._names = names
         self._dedup = deduplicator
         self._outputs = outputs
         self._eve_outputs = eve_outputs
-        self._known = known  # ids that are in the output already, whoever wrote them
+        self._known = known  # ids that others have put out since this was asked last
+        self._header = header
         self._sender = Sender(header)
         self._receiver = Receiver(header)
         self._coordinator: int | None = None
         self._others: tuple[int, ...] = ()
         self._final = False
+        self._stall_ns = stall_ms * MS
+        self._seen_ns = 0  # when this desk was busy last
+        self._doubt_ns = 0  # until when it may have been replaced; 0: no doubt
+        self._doubted: list[Record] = []  # what would have gone out since
         self.alerts = 0  # raised by this replica's IDS
 
     def start(self, coordinator: int, members: Sequence[int], now_ns: int, left: Sequence[int] = ()) -> None:
@@ -58,11 +69,14 @@ class Desk:
         out is known from the output, where that can be read here.
         """
         before, self._coordinator = self._coordinator, coordinator
+        self._seen_ns = now_ns
         self._others = tuple(m for m in members if m != coordinator)
         again = self._sender.again(lost=before not in left) if before not in (None, coordinator) else []
         if coordinator == self._me:
+            if before != self._me:
+                self._receiver = Receiver(self._header)
             self._dedup.set_members([self._names[m] for m in members])
-            self._dedup.mark_out(self._known())
+            self._look_up()
             for batch in again:
                 self._put_out(self._dedup.add(self._names[self._me], json.loads(batch), now_ns))
 
@@ -72,6 +86,7 @@ class Desk:
 
     def raised(self, records: Sequence[Record], now_ns: int) -> None:
         """This replica's IDS logged `records`, alerts with their ids among them."""
+        self._awake(now_ns)
         alerts, others = split(records)
         self.alerts += len(alerts)
         if self._leads:
@@ -81,6 +96,11 @@ class Desk:
                     output.write(others)
         else:
             self._sender.raised(alerts)
+
+    @property
+    def full(self) -> bool:
+        """The coordinator does not take this replica's alerts: until it does, none should be `raised`."""
+        return not self._leads and self._sender.full
 
     def progress(self, fed: int, *, final: bool = False) -> None:
         """This replica's IDS has been given all below seq `fed`; `final`: it has ended."""
@@ -92,6 +112,7 @@ class Desk:
 
     def arrived(self, message: Alert, now_ns: int) -> list[Send]:
         """An ALERT message: alerts of a member, or the coordinator's answer to mine."""
+        self._awake(now_ns)
         if message.sender == self._coordinator:
             self._sender.acknowledged(message)
             return []
@@ -107,7 +128,10 @@ class Desk:
         """Messages that are due; on the coordinator, alerts whose time has come go out."""
         if self._coordinator is None:
             return []
+        self._awake(now_ns)
         if self._leads:
+            if self._doubt_ns and now_ns >= self._doubt_ns:
+                self._decide_doubt()
             self._put_out(self._dedup.tick(now_ns))
             return []
         return [(self._coordinator, message) for message in self._sender.outgoing(now_ns)]
@@ -123,6 +147,7 @@ class Desk:
         """Put out what is still held, and close the outputs."""
         if self._leads:
             self._put_out(self._dedup.finish())
+            self._decide_doubt()
         for output in (*self._outputs, *self._eve_outputs):
             output.close()
 
@@ -130,7 +155,31 @@ class Desk:
         """The set's counters, by their names."""
         return {key: getattr(self._dedup, key, 0) for key in SET}
 
+    def _awake(self, now_ns: int) -> None:
+        """Notice that this process has not been running for a while."""
+        if self._leads and now_ns - self._seen_ns > self._stall_ns:
+            self._doubt_ns = now_ns + DOUBT_MS * MS
+        self._seen_ns = now_ns
+
+    def _decide_doubt(self) -> None:
+        """Put out what nobody else has by now."""
+        self._look_up()
+        doubted, self._doubted, self._doubt_ns = self._doubted, [], 0
+        self._put_out(doubted)
+
+    def _look_up(self) -> None:
+        """What others have put out meanwhile goes out no more."""
+        known = set(self._known())
+        self._dedup.mark_out(known)
+        fresh = [alert for alert in self._doubted if alert["ftnids"]["id"] not in known]
+        self._dedup.taken_back(len(self._doubted) - len(fresh))
+        self._doubted = fresh
+
     def _put_out(self, alerts: Sequence[Record]) -> None:
-        if alerts:
+        if self._doubt_ns:
+            self._doubted += alerts
+            if len(self._doubted) > ALERT_BACKLOG:
+                self._decide_doubt()
+        elif alerts:
             for output in self._outputs:
                 output.write(alerts)

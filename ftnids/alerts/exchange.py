@@ -5,7 +5,7 @@ the coordinator until they are acknowledged; a few may be under way at once.  Ev
 how far the member's IDS has been fed, and, when all batches are made, that the IDS has ended.  The
 coordinator takes the batches of a member in order, once, and answers with the number it wants
 next.  Messages may be lost, repeated or overtaken; a restarted member (another incarnation) counts
-from 0 again.
+from 0 again, and so does every member towards a new coordinator.
 
 No sockets or clocks in here: `outgoing` says what to send, `arrived` takes what came.
 """
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ftnids.alerts.readers import Record
-from ftnids.limits import MAX_ALERT_BATCH
+from ftnids.limits import ALERT_KEPT_BYTES, ALERT_WAITING_BYTES, MAX_ALERT_BATCH
 from ftnids.sync.messages import Alert, View
 
 KEPT_NS: Final = 3_000_000_000  # acknowledged alerts are kept that long, for a coordinator that dies with them
@@ -53,7 +53,9 @@ class Sender:
     def __init__(self, header: Header) -> None:
         self._header = header
         self._waiting: dict[int, bytes] = {}  # not acknowledged, by number
+        self._waiting_bytes = 0
         self._kept: deque[tuple[int, bytes]] = deque()  # acknowledged, with the time
+        self._kept_bytes = 0
         self._now_ns = 0
         self._sent_ns: dict[int, int] = {}
         self._next = 0
@@ -68,10 +70,16 @@ class Sender:
         """Whether the coordinator has everything, the end included."""
         return self._final_acked
 
+    @property
+    def full(self) -> bool:
+        """So much waits for the coordinator that no more should be `raised`."""
+        return self._waiting_bytes >= ALERT_WAITING_BYTES
+
     def raised(self, records: Sequence[Record]) -> None:
         """The IDS raised these."""
         for batch in _batches(records):
             self._waiting[self._next] = batch
+            self._waiting_bytes += len(batch)
             self._next += 1
 
     def progress(self, fed: int, *, final: bool = False) -> None:
@@ -82,19 +90,23 @@ class Sender:
     def acknowledged(self, answer: Alert) -> None:
         """The coordinator wants batch `answer.acked` next."""
         for number in [n for n in self._waiting if n < answer.acked]:
-            self._kept.append((self._now_ns, self._waiting.pop(number)))
+            batch = self._waiting.pop(number)
+            self._waiting_bytes -= len(batch)
+            self._kept.append((self._now_ns, batch))
+            self._kept_bytes += len(batch)
             self._sent_ns.pop(number, None)
         if answer.final and answer.acked >= self._next:
             self._final_acked = True
 
     def again(self, *, lost: bool) -> list[bytes]:
         """There is another coordinator: send it what the last one did not take, and if that is `lost`, what it may
-        have died with; returns those batches.
+        have died with; returns those batches.  It has taken none from here, so their numbers begin with 0 again.
         """
         batches = [batch for _, batch in self._kept if lost] + [self._waiting[n] for n in sorted(self._waiting)]
         self._kept.clear()
-        self._waiting = {self._next + i: batch for i, batch in enumerate(batches)}
-        self._next += len(batches)
+        self._waiting = dict(enumerate(batches))
+        self._waiting_bytes, self._kept_bytes = sum(map(len, batches)), 0
+        self._next = len(batches)
         self._sent_ns.clear()
         self._final_acked, self._told = False, (-1, False)
         return batches
@@ -102,8 +114,8 @@ class Sender:
     def outgoing(self, now_ns: int) -> list[Alert]:
         """Messages to the coordinator that are due."""
         self._now_ns = now_ns
-        while self._kept and now_ns - self._kept[0][0] > KEPT_NS:
-            self._kept.popleft()
+        while self._kept and (now_ns - self._kept[0][0] > KEPT_NS or self._kept_bytes > ALERT_KEPT_BYTES):
+            self._kept_bytes -= len(self._kept.popleft()[1])
         out = []
         for number in sorted(self._waiting)[:WINDOW]:
             if now_ns - self._sent_ns.get(number, -RESEND_NS) >= RESEND_NS:

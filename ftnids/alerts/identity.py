@@ -14,10 +14,11 @@ Alerts that are equal in all of this are told apart by their ordinal.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ftnids.alerts.readers import Record, timestamp_us
@@ -46,21 +47,25 @@ def signature_key(record: Mapping[str, Any]) -> Key:
 class Identifier:
     """Gives the alerts of one run of one IDS process their ids, in the order in which it raised them.
 
-    `base_seq` is the agreed seq of the first packet that this run was fed, `base_us` its agreed time.
+    `base_seq` is the agreed seq of the first packet that this run was fed, `base_us` its agreed time, `voids` are
+    the seqs behind it that were decided void, so that it was fed nothing for them.
     A run that starts in the middle of the stream is *cold* for COLD_S of agreed time: it has no memory
     of the flows before, and its alerts are marked so.
     """
 
-    def __init__(self, member: str, base_seq: int = 0, base_us: int = 0, view: int = 0) -> None:
+    def __init__(
+        self, member: str, base_seq: int = 0, base_us: int = 0, view: int = 0, voids: Sequence[int] = ()
+    ) -> None:
         self.member = member
         self.base_seq = base_seq
         self.base_us = base_us
         self.view = view  # number of the view in force, kept up to date by the replica
+        self._voids = voids  # rising; may grow while the run goes on
         self._seen: OrderedDict[Key, int] = OrderedDict()
 
     def identify(self, record: Record) -> Record:
         """The alert record with its `ftnids` part; `seq` is None where the IDS does not number the packet."""
-        seq = self.base_seq + int(record["pcap_cnt"]) - 1 if "pcap_cnt" in record else None
+        seq = self._seq(int(record["pcap_cnt"])) if "pcap_cnt" in record else None
         key = (*signature_key(record), *flow_key(record), *self._place(record, seq))
         ordinal = self._ordinal(key)
         digest = hashlib.blake2b(json.dumps([*key, ordinal]).encode(), digest_size=ID_BYTES)
@@ -75,6 +80,12 @@ class Identifier:
             identity["cold"] = True
         return {**record, "ftnids": identity}
 
+    def _seq(self, number: int) -> int:
+        """The seq of the `number`-th packet that this run was fed, from 1; void seqs gave it none."""
+        first = self.base_seq + number - 1
+        voids = bisect.bisect_right(range(len(self._voids)), first, key=lambda i: self._voids[i] - i)
+        return first + voids
+
     def _cold(self, record: Mapping[str, Any]) -> bool:
         return self.base_seq > 0 and timestamp_us(record) - self.base_us < COLD_S * 1_000_000
 
@@ -82,7 +93,7 @@ class Identifier:
     def _place(record: Mapping[str, Any], seq: int | None) -> Key:
         if seq is not None:
             return "seq", seq
-        if record.get("pkt_src") == END_OF_FLOW and "flow" in record:
+        if record.get("pkt_src") == END_OF_FLOW and "start" in record.get("flow", {}):
             return "flow", record["flow"]["start"], record.get("tx_id", -1)
         return "time", timestamp_us(record)
 

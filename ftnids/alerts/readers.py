@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ftnids.alerts.follow import LineFollower
-from ftnids.limits import MAX_ALERT_BYTES
+from ftnids.limits import MAX_ALERT_BYTES, MAX_RECORD_DEPTH
 
 Record = dict[str, Any]
 
@@ -27,6 +27,10 @@ MAIN_FIELDS: Final = (
     "app_proto", "direction", "flow", "pcap_cnt", "pkt_src", "tx_id", "community_id", "vlan",
 )
 # fmt: on
+TEXTS: Final = ("src_ip", "dest_ip", "proto", "pkt_src")
+NUMBERS: Final = ("src_port", "dest_port", "icmp_type", "icmp_code", "pcap_cnt", "tx_id")
+SIGNATURE: Final = ("gid", "signature_id", "rev")
+NUMBER_LIMIT: Final = 1 << 62
 PROCESS_LOCAL: Final = ("flow_id", "parent_id", "pcap_filename", "in_iface", "host")
 
 
@@ -48,11 +52,12 @@ class AlertReader(abc.ABC):
         for line in self.lines.poll(final=final):
             try:
                 fields = json.loads(line)
+                _check_depth(line, fields)
                 if len(line) > MAX_ALERT_BYTES:
                     fields = {key: fields[key] for key in MAIN_FIELDS if key in fields}
                     self.trimmed += 1
                 records.append(self._record(fields))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            except UNREADABLE:
                 self.invalid += 1
         return records
 
@@ -61,7 +66,7 @@ class AlertReader(abc.ABC):
 
     @abc.abstractmethod
     def _record(self, fields: Mapping[str, Any]) -> Record:
-        """One line's fields as an EVE record; any of the errors above when they are none."""
+        """One line's fields as an EVE record; any of UNREADABLE when they are none."""
 
 
 class EveReader(AlertReader):
@@ -71,8 +76,7 @@ class EveReader(AlertReader):
         record = {key: value for key, value in fields.items() if key not in PROCESS_LOCAL}
         timestamp_us(record)
         if record["event_type"] == "alert":
-            alert = record["alert"]
-            _ = int(alert["gid"]), int(alert["signature_id"]), int(alert["rev"])
+            _check_alert(record)
         return record
 
 
@@ -98,6 +102,7 @@ class SnortJsonReader(AlertReader):
             "category": str(fields.get("class", "none")),
             "severity": int(fields.get("priority", 3)),
         }
+        _check_alert(record)
         return record
 
 
@@ -110,6 +115,39 @@ _SNORT_FLOW: Final = (
     ("icmp_code", "icmp_code", int),
     ("pkt_gen", "pkt_gen", str),
 )
+
+
+# What reading a line may raise: no JSON, no fields of a record, numbers that are none or have no end.
+UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError, OSError)
+
+
+def _check_alert(record: Record) -> None:
+    """What identity and outputs rely on: texts are texts, numbers numbers of 62 bits.  One of UNREADABLE otherwise."""
+    alert = record["alert"]
+    numbers = [alert[key] for key in SIGNATURE] + [alert.get("severity", 3)]
+    numbers += [record[key] for key in NUMBERS if key in record]
+    if not all(-NUMBER_LIMIT < int(number) < NUMBER_LIMIT for number in numbers):
+        raise ValueError("a number out of range")
+    texts = [alert.get("signature", ""), *(record[key] for key in TEXTS if key in record)]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text is none")
+    if not isinstance(record.get("flow", {}).get("start", ""), str):
+        raise TypeError("the start of a flow is no text")
+
+
+def _check_depth(line: bytes, value: object) -> None:
+    """ValueError for a record nested deeper than MAX_RECORD_DEPTH: what is written out of it could not be made."""
+    if line.count(b"[") + line.count(b"{") <= MAX_RECORD_DEPTH:
+        return
+    level = [value]
+    for _ in range(MAX_RECORD_DEPTH):
+        inner: list[object] = []
+        for one in level:
+            inner += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        if not inner:
+            return
+        level = inner
+    raise ValueError("nested too deeply")
 
 
 def timestamp_us(record: Mapping[str, Any]) -> int:

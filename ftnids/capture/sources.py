@@ -48,12 +48,13 @@ class CaptureSettings(Protocol):
     def drop(self) -> DropSettings: ...
 
 
-def open_capture(settings: CaptureSettings) -> Capture:
+def open_capture(settings: CaptureSettings, before: Capture | None = None) -> Capture:
     """The source that `[capture]` names, with its injected faults.  CaptureError when it cannot be opened.
 
-    What would make this replica see other frames than its peers is logged.
+    What would make this replica see other frames than its peers is logged.  With `before`, the open source of a replica
+    that has ended in this process, it is that one, and its faults begin anew.
     """
-    capture = _live(settings, settings.interface) if settings.interface else _file(settings)
+    capture = before or (_live(settings, settings.interface) if settings.interface else _file(settings))
     if settings.drop.loss > 0:
         capture.set_drop(RandomDrop(settings.drop.loss, settings.drop.burst, settings.drop.seed))
     return capture

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from ftnids import limits, log
 from ftnids.core.capture import Capture
 from ftnids.core.ring import Ring
 from ftnids.errors import FtnidsError
+
+COUNTERS: Final = ("captured", "kernel_drops", "ring_drops", "injected_drops")
 
 
 class CaptureThread:
@@ -20,6 +23,7 @@ class CaptureThread:
 
     def __init__(self, capture: Capture, ring: Ring, wake: Callable[[], None] = lambda: None) -> None:
         self._capture, self._ring, self._wake = capture, ring, wake
+        self._before = {name: getattr(capture, name) for name in COUNTERS}  # in an earlier ring
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._error: FtnidsError | None = None
@@ -50,27 +54,32 @@ class CaptureThread:
     @property
     def captured(self) -> int:
         """Packets put into the ring."""
-        return self._capture.captured
+        return self._count("captured")
 
     @property
     def kernel_drops(self) -> int:
         """Packets that the kernel or the interface dropped."""
-        return self._capture.kernel_drops
+        return self._count("kernel_drops")
 
     @property
     def ring_drops(self) -> int:
         """Packets dropped because the ring was full."""
-        return self._capture.ring_drops
+        return self._count("ring_drops")
 
     @property
     def injected_drops(self) -> int:
         """Packets dropped by fault injection."""
-        return self._capture.injected_drops
+        return self._count("injected_drops")
 
     @property
     def warning(self) -> str:
         """One line about what is wrong with the source but not fatal; empty if nothing is."""
         return self._capture.warning
+
+    def _count(self, name: str) -> int:
+        """A counter of the source, without what an earlier thread of the same source had counted."""
+        count: int = getattr(self._capture, name) - self._before[name]
+        return count
 
     def _run(self) -> None:
         try:

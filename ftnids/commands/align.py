@@ -43,6 +43,7 @@ class Source:
     ring: Ring
     told: int = 0
     held: int = 0  # agreed packets that it holds
+    shared: int = 0  # of these, those that another file holds, too
     ended: bool = False
 
     def fill(self, room: int) -> None:
@@ -81,6 +82,7 @@ class Output:
     pcap: IO[bytes]
     map: IO[str] | None
     agreed: int = 0
+    common: int = 0  # agreed packets that more than one file holds
 
     def write(self, sources: Sequence[Source], settled: Settled) -> None:
         """Write what was settled, in as many parts as the first ring has room for."""
@@ -88,8 +90,12 @@ class Output:
         while first < len(settled.hash):
             last = min(first + limits.MAX_BYTES_PACKETS, len(settled.hash))
             first = self._part(sources, settled, first, last)
+        holds = settled.places >= 0
+        common = holds.sum(axis=1) > 1
+        self.common += int(np.count_nonzero(common))
         for member, source in enumerate(sources):
-            source.held += int(np.count_nonzero(settled.places[:, member] >= 0))
+            source.held += int(np.count_nonzero(holds[:, member]))
+            source.shared += int(np.count_nonzero(holds[:, member] & common))
         if self.map is not None:
             row = "\t".join(["%d"] * len(sources)) + "\n"
             self.map.write("".join(row % tuple(places) for places in settled.places.tolist()))
@@ -206,6 +212,8 @@ def align(
                 for source in sources
             ],
             "agreed": out.agreed,
+            "common": out.common,
+            "alone": [str(source.path) for source in sources if source.shared == 0],
             "ambiguous": merger.ambiguous,
             "late": merger.late,
             "rounds": merger.rounds,
@@ -271,6 +279,9 @@ def command(
     click.echo(json.dumps(summary) if as_json else _table(summary, output))
     for warning in warnings:
         click.echo(f"ftnids: {warning}", err=True)
+    if summary["alone"]:
+        names = ", ".join(summary["alone"])
+        click.echo(f"ftnids: {names}: no packet in common with another capture; are they of one link?", err=True)
     return 1 if warnings else 0
 
 

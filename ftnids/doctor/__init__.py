@@ -30,5 +30,5 @@ def examine(config: Config | None, capture: str | None) -> list[Finding]:
     if capture is not None:
         findings += interface.examine(capture, config.capture if config else Capture())
     if config is not None:
-        findings += [setting.port(config), setting.secrets(config)]
+        findings += [setting.port(config), setting.secrets(config), setting.user(config)]
     return findings

@@ -1,12 +1,15 @@
-"""What a configuration asks of the host: its port is free, its secrets are there and safe."""
+"""What a configuration asks of the host: a free port, secrets that are there and safe, a user who may use them."""
 
 from __future__ import annotations
 
+import os
+import pwd
 import socket
 
+from ftnids import privileges
 from ftnids.config import Config
 from ftnids.doctor.finding import Finding, fail, ok, warn
-from ftnids.errors import PeerError
+from ftnids.errors import ConfigError, PeerError
 from ftnids.peers import keys
 
 
@@ -35,11 +38,36 @@ def secrets(config: Config) -> Finding:
         do = f"ftnids keygen {cluster.secret_file.parent}"
         return warn("keys", f"{cluster.secret_file} is not there; a public value stands in for it", why, do)
     try:
-        public = [member.public_key for member in cluster.member]
+        public = [member.public_keys for member in cluster.member]
         found = keys.identify(
             cluster.name, cluster.secret_file, cluster.key_file, public, config.me, loopback=config.loopback
         )
     except PeerError as error:
         what, _, do = str(error).rpartition(": ")
         return fail("keys", what, why, do)
-    return ok("keys", "the secret is there and safe" + (", the key pair fits" if found.keys else ""), why)
+    fits = ", the keys come from it" if found.keys.derived else ", the key pair fits"
+    return ok("keys", f"the secret is there and safe{fits}", why)
+
+
+def user(config: Config) -> Finding:
+    """Who the replica will be once it captures, and which capabilities it keeps."""
+    why = "what reads hostile traffic, the replica and its IDS, should be nobody who could do more"
+    try:
+        ids = privileges.account(config)
+    except ConfigError as error:
+        what, _, do = str(error).partition("; ")
+        return fail("user", what, why, do)
+    if ids is None and os.geteuid() == 0:
+        do = "useradd --system ftnids, give it the keys and the directories (chown), and set replica.user"
+        return warn("user", "replica.user is empty: started as root it stays root", why, do)
+    uid = os.geteuid() if ids is None else ids[0]
+    name = pwd.getpwuid(uid).pw_name
+    cluster, replica = config.cluster, config.replica
+    paths = [replica.log_dir, replica.run_dir, cluster.secret_file, *([cluster.key_file] if cluster.key_file else [])]
+    foreign = [str(path) for path in paths if path.exists() and path.stat().st_uid != uid]
+    if foreign:
+        do = f"chown -R {name} {' '.join(foreign)}"
+        return fail("user", f"{foreign[0]} does not belong to {name}, as whom the replica goes on", why, do)
+    kept = [f"{capability} ({reason})" for capability, reason in privileges.needed(config).items()]
+    keeps = "keeps " + ", ".join(kept) if kept else "keeps no capability"
+    return ok("user", f"once it captures, the replica goes on as {name} and {keeps}", why)

@@ -27,9 +27,11 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
+import numpy as np
 import structlog
 
 from ftnids.core import pcap_header
@@ -37,7 +39,16 @@ from ftnids.errors import FeedError
 from ftnids.feed import tether
 from ftnids.feed.ring import AgreedRing
 from ftnids.feed.sinks import Sink, private_file, write_all
-from ftnids.limits import FEED_WAIT_S, IDS_BACKOFF_S, IDS_END_S, IDS_LAST_WORDS, IDS_RUNS, IDS_START_S, IDS_TERM_S
+from ftnids.limits import (
+    FEED_WAIT_S,
+    IDS_BACKOFF_S,
+    IDS_END_S,
+    IDS_LAST_WORDS,
+    IDS_RUNS,
+    IDS_START_S,
+    IDS_TERM_S,
+    IDS_VOIDS,
+)
 from snort_adapter.launchers import AlertReader, IdsLauncher
 
 log = structlog.get_logger()
@@ -47,9 +58,43 @@ class _DeathError(Exception):
     """The IDS is gone, or never came up."""
 
 
+class Voids(Sequence[int]):
+    """Seqs that had no packet to feed, rising.  Of more than IDS_VOIDS the older half is counted, not remembered.
+
+    One thread appends, another looks.  What is only counted reads as if it had been at the beginning.
+    """
+
+    def __init__(self) -> None:
+        self._seqs: tuple[int, list[int]] = 0, []  # how many are only counted, the others
+
+    def append(self, seq: int) -> None:
+        """`seq` is void, and later than all before."""
+        counted, seqs = self._seqs
+        if len(seqs) == IDS_VOIDS:
+            counted, seqs = self._seqs = counted + IDS_VOIDS // 2, seqs[IDS_VOIDS // 2 :]
+        seqs.append(seq)
+
+    def __len__(self) -> int:
+        counted, seqs = self._seqs
+        return counted + len(seqs)
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        counted, seqs = self._seqs
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index += len(self) if index < 0 else 0
+        if not 0 <= index < counted + len(seqs):
+            raise IndexError(index)
+        return seqs[index - counted] if index >= counted else index
+
+
 @dataclass(slots=True)
 class Run:
-    """One life of the IDS process: packet number n (from 1) of this run is seq `base_seq` + n - 1."""
+    """One life of the IDS process: packet number n (from 1) of this run is seq `base_seq` + n - 1, voids apart."""
 
     number: int
     base_seq: int
@@ -58,6 +103,7 @@ class Run:
     process: subprocess.Popen[bytes]
     fd: int = -1  # the FIFO's writing end
     base_us: int = 0  # agreed time of the first packet; 0 until it is fed
+    voids: Voids = field(default_factory=lambda: Voids())  # seqs from base_seq on that had no packet to feed
     ended: bool = False  # the process is gone and has logged all that it ever will
 
 
@@ -71,8 +117,9 @@ class Ids(Sink):
         self.name = launcher.name
         super().__init__(ring)
         self.launcher = launcher
-        self.runs: list[Run] = []
+        self.runs: list[Run] = []  # those whose logs may hold more
         self.deaths = 0
+        self._forgotten = {"invalid": 0, "trimmed": 0, "overlong": 0}  # of logs that are read
         self.removed = 0  # log folders of old runs
         self._fifo = run_dir / f"{launcher.name}.fifo"
         self._log_dir = log_dir / "ids"
@@ -89,6 +136,24 @@ class Ids(Sink):
     def start_at(self, seq: int) -> None:
         super().start_at(seq)
         self._current.base_seq = seq
+
+    def forget(self, run: Run) -> None:
+        """The log of an ended run has been read to its end."""
+        self._count(self._forgotten, run)
+        self.runs.remove(run)
+
+    def counters(self) -> dict[str, int]:
+        """Deaths, and lines of its logs that are no records (`invalid`), too long (`overlong`) or cut (`trimmed`)."""
+        counts = {"deaths": self.deaths, **self._forgotten}
+        for run in list(self.runs):
+            self._count(counts, run)
+        return counts
+
+    @staticmethod
+    def _count(counts: dict[str, int], run: Run) -> None:
+        counts["invalid"] += run.reader.invalid
+        counts["trimmed"] += run.reader.trimmed
+        counts["overlong"] += run.reader.lines.overlong
 
     def stop(self) -> None:
         super().stop()
@@ -186,6 +251,11 @@ class Ids(Sink):
         run = self._current
         if run.base_us == 0:
             run.base_us = int(self.ring.agreed_entries(first, first + 1)[1][0])
+        refs = self.ring.agreed_entries(first, last)[0]
+        known = run.voids[-1] if run.voids else -1
+        for seq in first + np.flatnonzero(refs < 0):  # before it can alert
+            if seq > known:
+                run.voids.append(int(seq))
         taken = self.ring.export_pcap(run.fd, first, last)
         if taken == first:  # the pipe is full
             self._idle()
@@ -201,6 +271,9 @@ class Ids(Sink):
         run = self._current
         os.close(run.fd)
         run.fd = -1
+        idle = not run.base_us
+        if idle:
+            run.process.kill()  # it has nothing to finish, and Suricata 7 hangs where there is no first packet
         for patience, force in ((IDS_END_S, signal.SIGTERM), (IDS_TERM_S, signal.SIGKILL), (None, None)):
             try:
                 status = run.process.wait(patience)
@@ -209,7 +282,7 @@ class Ids(Sink):
                 log.warning("IDS does not end by itself", ids=self.name, run=run.number, after_s=patience)
                 run.process.send_signal(force)  # type: ignore[arg-type]
         run.ended = True
-        if status != 0 and not self._stop.is_set():
+        if status != 0 and not idle and not self._stop.is_set():
             self._bury("at the end of the stream")
 
     def _bury(self, when: str) -> None:

@@ -210,7 +210,9 @@ def put_aside(path: Path) -> None:
     """Rename what an earlier run wrote to `path`, and remove all but the newest ARCHIVES of such files."""
     if not path.exists():
         return
-    path.rename(path.with_name(f"{path.stem}.{time.time_ns()}{path.suffix}"))
+    aside = path.with_name(f"{path.stem}.{time.time_ns()}{path.suffix}")
+    path.rename(aside)
+    log.info("what an earlier run wrote is put aside", file=str(path), to=str(aside), kept=ARCHIVES)
     for old in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))[:-ARCHIVES]:
         old.unlink()
 
