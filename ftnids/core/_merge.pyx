@@ -53,4 +53,6 @@ def merge(hashes, times, tolerance_ns, reorder_ns, reorder_places):
         count = ftn_merge(views, captures, within, places, &place_out[0, 0], &time_out[0], &flags_out[0])
     if count < 0:
         raise MemoryError(f"no memory to align {total} packets")
+    if 2 * count >= total:  # a copy would cost more than the room that it saves
+        return place[:count], time[:count], flags[:count]
     return place[:count].copy(), time[:count].copy(), flags[:count].copy()

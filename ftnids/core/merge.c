@@ -31,34 +31,100 @@ static void merge_runs(const struct merge *m, int32_t *run, size_t first, size_t
         run[out] = b < count && m->time[run[b]] < m->time[scratch[a]] ? run[b++] : scratch[a++];
 }
 
-/* Sorts the packets by hash (in order of appearance), then time, capture and index. */
-static void sort_packets(struct merge *m, const struct ftn_capture_view *views)
+/* Sorts one hash's packets, which are in order of capture, then time, by time; equal ones stay. */
+static void sort_by_time(const struct merge *m, int32_t *packet, size_t count, int32_t *scratch)
+{
+    size_t run[FTN_MERGE_CAPTURES + 1]; /* where each capture's begin */
+    int runs = 1;
+    run[0] = 0;
+    for (size_t i = 1; i < count; i++)
+        if (m->owner[packet[i]] != m->owner[packet[i - 1]])
+            run[runs++] = i;
+    run[runs] = count;
+    for (int width = 1; width < runs; width *= 2)
+        for (int i = 0; i + width < runs; i += 2 * width) {
+            const int end = i + 2 * width < runs ? i + 2 * width : runs;
+            merge_runs(m, packet + run[i], run[i + width] - run[i], run[end] - run[i], scratch);
+        }
+}
+
+static inline void numbered(struct merge *m, size_t packet, uint32_t hash)
+{
+    m->rank[packet] = (int32_t)hash;
+    m->first_of[hash + 1]++;
+}
+
+/* Numbers the hashes in order of appearance and counts their packets; false where too many fall on one place. */
+static bool number_hashes(struct merge *m, const struct ftn_capture_view *views)
 {
     int bits = 4;
     while (((size_t)1 << bits) < 2 * m->total)
         bits++;
-    const size_t slots = (size_t)1 << bits;
+    const size_t slots = (size_t)1 << bits, most = PROBES * m->total;
+    size_t probes = 0;
     uint32_t *table = calloc(slots, sizeof *table); /* hash number + 1 */
     uint64_t *known = malloc((m->total + 1) * sizeof *known);
-    int32_t *number = m->rank, *scratch = m->sequence;
-    if (!table || !known) {
-        m->failed = true;
-        goto out;
-    }
-    memset(m->first_of, 0, (m->total + 1) * sizeof *m->first_of);
-    for (int r = 0; r < m->captures; r++)
-        for (size_t i = 0; i < views[r].count; i++) {
+    m->failed = !table || !known;
+    for (int r = 0; r < m->captures && !m->failed; r++)
+        for (size_t i = 0; i < views[r].count && probes <= most; i++) {
             const uint64_t hash = views[r].hash[i];
             size_t slot = (hash * UINT64_C(0x9e3779b97f4a7c15)) >> (64 - bits);
-            while (table[slot] && known[table[slot] - 1] != hash)
+            for (; table[slot] && known[table[slot] - 1] != hash; probes++)
                 slot = (slot + 1) & (slots - 1);
             if (!table[slot]) {
                 known[m->hashes++] = hash;
                 table[slot] = (uint32_t)m->hashes;
             }
-            number[m->start[r] + i] = (int32_t)(table[slot] - 1);
-            m->first_of[table[slot]]++;
+            numbered(m, m->start[r] + i, table[slot] - 1);
         }
+    free(table);
+    free(known);
+    return probes <= most;
+}
+
+struct keyed {
+    uint64_t hash;
+    size_t packet;
+};
+
+/* The same by a radix sort, in order of the hashes: slower, but no choice of hashes makes it slower still. */
+static void number_sorted(struct merge *m, const struct ftn_capture_view *views)
+{
+    struct keyed *from = malloc((m->total + 1) * sizeof *from), *to = malloc((m->total + 1) * sizeof *to);
+    m->failed = !from || !to;
+    for (int r = 0; r < m->captures && !m->failed; r++)
+        for (size_t i = 0; i < views[r].count; i++)
+            from[m->start[r] + i] = (struct keyed){views[r].hash[i], m->start[r] + i};
+    for (int shift = 0; shift < 64 && !m->failed; shift += 8) {
+        size_t next[257] = {0};
+        for (size_t i = 0; i < m->total; i++)
+            next[(from[i].hash >> shift & 255) + 1]++;
+        for (int digit = 0; digit < 255; digit++)
+            next[digit + 1] += next[digit];
+        for (size_t i = 0; i < m->total; i++)
+            to[next[from[i].hash >> shift & 255]++] = from[i];
+        struct keyed *const swap = from;
+        from = to, to = swap;
+    }
+    memset(m->first_of, 0, (m->total + 1) * sizeof *m->first_of);
+    m->hashes = 0;
+    for (size_t i = 0; i < m->total && !m->failed; i++) {
+        m->hashes += i == 0 || from[i].hash != from[i - 1].hash;
+        numbered(m, from[i].packet, (uint32_t)m->hashes - 1);
+    }
+    free(from);
+    free(to);
+}
+
+/* Sorts the packets by hash (in any order), then time, capture and index. */
+static void sort_packets(struct merge *m, const struct ftn_capture_view *views)
+{
+    const int32_t *number = m->rank;
+    memset(m->first_of, 0, (m->total + 1) * sizeof *m->first_of);
+    if (!number_hashes(m, views))
+        number_sorted(m, views);
+    if (m->failed)
+        return;
     for (size_t h = 0; h < m->hashes; h++)
         m->first_of[h + 1] += m->first_of[h];
     for (size_t x = m->total; x-- > 0;)
@@ -66,21 +132,8 @@ static void sort_packets(struct merge *m, const struct ftn_capture_view *views)
     for (size_t h = 0; h < m->hashes; h++)
         m->first_of[h] = m->first_of[h + 1];
     m->first_of[m->hashes] = (uint32_t)m->total;
-    for (size_t h = 0; h < m->hashes; h++) {
-        int32_t *run = m->by_hash + m->first_of[h];
-        const size_t count = m->first_of[h + 1] - m->first_of[h];
-        for (size_t i = 1; i < count; i++)
-            if (m->owner[run[i]] != m->owner[run[i - 1]]) {
-                size_t end = i + 1;
-                while (end < count && m->owner[run[end]] == m->owner[run[i]])
-                    end++;
-                merge_runs(m, run, i, end, scratch);
-                i = end - 1;
-            }
-    }
-out:
-    free(table);
-    free(known);
+    for (size_t h = 0; h < m->hashes; h++)
+        sort_by_time(m, m->by_hash + m->first_of[h], m->first_of[h + 1] - m->first_of[h], m->sequence);
 }
 
 /* The widest tolerance of the captures that hold packets `at` to `end` of by_hash. */
@@ -136,9 +189,11 @@ static void prepare(struct merge *m, const struct ftn_capture_view *views, int c
     const size_t n = m->total = m->start[captures];
     int32_t **const numbers[] = {
         &m->by_hash, &m->after, &m->before, &m->sequence, &m->rank, &m->order, &m->low, &m->high,
-        &m->pair_i, &m->pair_j, &m->chain.at, &m->groups.at, &m->own.at, &m->merged.at,
+        &m->pair_i, &m->pair_j, &m->places, &m->chain.at, &m->groups.at, &m->own.at, &m->merged.at,
     };
-    int64_t **const times[] = {&m->time, &m->mean, &m->row, &m->above, &m->silence};
+    int64_t **const times[] = {
+        &m->time, &m->mean, &m->row, &m->above, &m->worth, &m->burst_time, &m->behind, &m->ahead,
+    };
     uint8_t **const bytes[] = {&m->owner, &m->waiting, &m->done, &m->odd};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         *numbers[i] = take(m, n, sizeof(int32_t));
@@ -150,6 +205,7 @@ static void prepare(struct merge *m, const struct ftn_capture_view *views, int c
     m->chain_of = take(m, n + 1, sizeof *m->chain_of);
     m->member = take(m, n * captures, sizeof *m->member);
     m->group = take(m, n, sizeof *m->group);
+    m->own_packet = take(m, n, sizeof *m->own_packet);
     m->move = take(m, BAND * n, sizeof *m->move);
     if (m->failed)
         return;

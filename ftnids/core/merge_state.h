@@ -23,6 +23,7 @@ enum {
     UNKNOWN = 896,   /* ... and this is the surprise of two captures; of more, the most pairs win */
     REALIGN = 64,    /* packets of a burst of more than two captures that is gone over once more ... */
     REALIGNED = 512, /* ... and these, times its captures */
+    PROBES = 8,      /* places of the table of hashes that are looked at for each packet; after more they are sorted */
     ONE = 1 << 16,   /* a share, in fixed point */
     EVIDENCE = 4,    /* reordered packets from which on reordering counts as seen ... */
     ENOUGH = 2048,   /* ... among so many: in a short window repeats and a poor clock look the same */
@@ -30,9 +31,10 @@ enum {
     NONE = -1,
     BEFORE_ALL = -1, /* places on the ruler */
     BEHIND_ALL = INT32_MAX,
-    BLOCKS = 32,
+    BLOCKS = 40,
 };
-enum move { UP, LEFT, DIAGONAL };
+#define NEVER (INT64_MIN / 2) /* what a pair is worth that is not to be made */
+enum move { UP, LEFT, DIAGONAL }; /* LEFT | DIAGONAL is DIAGONAL */
 
 struct group {
     int64_t first, last, sum; /* of its packets' times */
@@ -40,6 +42,12 @@ struct group {
     int32_t after, before;    /* places on the ruler */
     int32_t surprise;         /* were all its captures to lose a packet */
     uint8_t holders, flags;
+};
+
+/* A packet of the capture that a burst's groups are being matched with. */
+struct own {
+    int64_t time, cost; /* of the silence between it and the one before */
+    int32_t after, before;
 };
 
 struct list {
@@ -71,7 +79,10 @@ struct merge {
     /* scratch */
     int32_t *sequence, *rank, *order, *low, *high, *pair_i, *pair_j;
     uint8_t *waiting, *done, *odd;
-    int64_t *mean, *row, *above, *silence, *burst_time;
+    int64_t *mean, *row, *above, *worth;
+    int32_t *places;                      /* in their burst, of its packets by capture, then time */
+    int64_t *burst_time, *behind, *ahead; /* of each packet of a burst */
+    struct own *own_packet;
     uint8_t *move;
     struct list groups, own, merged;
 
@@ -82,13 +93,15 @@ struct merge {
 
 static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 static inline int32_t max32(int32_t a, int32_t b) { return a > b ? a : b; }
 static inline int32_t min32(int32_t a, int32_t b) { return a < b ? a : b; }
 
 
 static inline int64_t time_of(const struct merge *m, int32_t g)
 {
-    return m->group[g].sum / m->group[g].holders; /* never negative: times count from the earliest */
+    const struct group *a = &m->group[g]; /* its times are never negative: they count from the earliest */
+    return a->holders == 1 ? a->sum : a->sum / a->holders;
 }
 
 static inline int32_t *members(const struct merge *m, int32_t g) { return m->member + (size_t)g * m->captures; }
@@ -107,12 +120,8 @@ static inline void alone(struct merge *m, int32_t x, bool measured)
     };
 }
 
-static inline void join(struct merge *m, int32_t g, int32_t h)
+static inline void absorb(struct group *a, const struct group *b)
 {
-    struct group *a = &m->group[g], *b = &m->group[h];
-    for (int r = 0; r < m->captures; r++)
-        if (members(m, h)[r] != NONE)
-            members(m, g)[r] = members(m, h)[r];
     a->first = min64(a->first, b->first);
     a->last = max64(a->last, b->last);
     a->sum += b->sum;
@@ -121,6 +130,21 @@ static inline void join(struct merge *m, int32_t g, int32_t h)
     a->tolerance = max64(a->tolerance, b->tolerance);
     a->after = max32(a->after, b->after);
     a->before = min32(a->before, b->before);
+}
+
+static inline void join(struct merge *m, int32_t g, int32_t h)
+{
+    for (int r = 0; r < m->captures; r++)
+        if (members(m, h)[r] != NONE)
+            members(m, g)[r] = members(m, h)[r];
+    absorb(&m->group[g], &m->group[h]);
+}
+
+/* The same where h is one packet. */
+static inline void join_packet(struct merge *m, int32_t g, int32_t h)
+{
+    members(m, g)[m->owner[h]] = h;
+    absorb(&m->group[g], &m->group[h]);
 }
 
 static inline bool contradicts(const struct group *a, const struct group *b)

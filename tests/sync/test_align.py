@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ftnids.core import aligner as kernels
 from ftnids.errors import UsageError
 from ftnids.sync import align, bursts
-from ftnids.sync.messages import Flag
+from ftnids.sync.messages import I64, U64, Flag
 from tests.sync.captures import US, Link, links, make_link
 
 TOLERANCE = 46 * US
@@ -48,6 +48,14 @@ def simple(merge: Merge, *captures: list[tuple[int, int]], tolerance: int = TOLE
     return merged.place.tolist()  # type: ignore[no-any-return]
 
 
+def agree(hashes: list[U64], times: list[I64], tolerances: list[int]) -> None:
+    """Both kernels make the same of it, to the bit."""
+    c, python = (merge(hashes, times, tolerances, *REORDER) for merge in (_c, _python))
+    assert np.array_equal(c.place, python.place)
+    assert np.array_equal(c.time_ns, python.time_ns)
+    assert np.array_equal(c.flags, python.flags)
+
+
 @all_three
 @given(link=links)
 def test_every_packet_comes_out_once(merge: Merge, link: Link) -> None:
@@ -73,10 +81,38 @@ def test_only_equal_packets_are_joined_and_only_near_ones(merge: Merge, link: Li
 @given(link=links)
 @settings(max_examples=150)
 def test_both_kernels_agree_to_the_bit(link: Link) -> None:
-    c, python = run(_c, link), run(_python, link)
-    assert np.array_equal(c.place, python.place)
-    assert np.array_equal(c.time_ns, python.time_ns)
-    assert np.array_equal(c.flags, python.flags)
+    agree(link.hashes, link.corrected, [0] + [TOLERANCE] * (len(link.hashes) - 1))
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    replicas=st.integers(2, 7),
+    tolerance=st.sampled_from([TOLERANCE, 400 * US, 3_000 * US]),
+    gap=st.sampled_from([1, 5, 20]),
+    jitter=st.sampled_from([20, 100]),
+)
+@settings(max_examples=60)
+def test_both_kernels_agree_on_floods_that_the_ruler_parts(
+    seed: int, replicas: int, tolerance: int, gap: int, jitter: int
+) -> None:
+    """Three tenths of the packets are equal; the others allow some pairs of them and forbid nearer ones."""
+    rng = np.random.default_rng(seed)
+    count = 400
+    link = make_link(seed, packets=count, replicas=replicas, loss=0, gap_ns=gap * US, jitter_ns=jitter * US)
+    hashes = np.where(rng.random(count) < 0.7, np.arange(1, count + 1), 0).astype(np.uint64)
+    kept = [np.flatnonzero(rng.random(count) >= loss) for loss in rng.choice([0, 0.3, 0.9], replicas)]
+    times = [own[k] for own, k in zip(link.times, kept, strict=True)]
+    tolerances = [0, *rng.choice([tolerance, tolerance // 2], replicas - 1).tolist()]
+    agree([hashes[k] for k in kept], times, tolerances)
+
+
+@pytest.mark.parametrize("replicas", [2, 7])
+def test_both_kernels_agree_where_hashes_collide(replicas: int) -> None:
+    """Hashes that all fall on one place of the C kernel's table, which therefore sorts them."""
+    inverse = pow(0x9E3779B97F4A7C15, -1, 1 << 64)
+    link = make_link(5, packets=400, replicas=replicas, repeats=300)
+    hashes = [np.array([(int(h) % 307 + 1) * inverse % (1 << 64) for h in own], np.uint64) for own in link.hashes]
+    agree(hashes, link.times, [0] + [TOLERANCE] * (replicas - 1))
 
 
 @both
@@ -194,6 +230,24 @@ def test_hostile_repeats_are_merged_whole(name: str, tolerance: int) -> None:
     hashes = [HOSTILE[name](count)[own] for own in kept]
     merged = _c(hashes, [time[own] for own in kept], [0, tolerance], *REORDER)
     assert max(map(len, hashes)) <= len(merged.place) <= len(np.union1d(*kept))
+
+
+def test_a_flood_of_which_others_hold_little_is_merged_whole() -> None:
+    """Seven captures, one has nearly all; a walk over all near each packet does not end within the test's time-out."""
+    count = 262_144
+    few = np.arange(3_200, count, 6_560)
+    time = np.arange(count, dtype=np.int64)
+    kept = [np.arange(count), *[few] * 6]
+    merged = _c([np.zeros(len(own), np.uint64) for own in kept], [time[own] for own in kept], [TOLERANCE] * 7, *REORDER)
+    assert len(merged.place) == count
+
+
+def test_hashes_chosen_to_collide_are_merged_whole() -> None:
+    """All fall on one place of the kernel's table; going past all others does not end within the test's time-out."""
+    hashes = np.arange(1, 393_217, dtype=np.uint64) * np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
+    time = np.arange(len(hashes), dtype=np.int64) * 20 * US
+    merged = _c([hashes] * 2, [time] * 2, [0, TOLERANCE], *REORDER)
+    assert np.array_equal(merged.place, np.column_stack([np.arange(len(hashes))] * 2))
 
 
 def test_the_aligner_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
