@@ -25,7 +25,7 @@ closeness do.
 5. *Merge.*  All packets in an order that keeps each capture's own; where captures contradict each
    other, and between packets that no capture orders, time decides.
 
-Integers only.  The cost is that of sorting, whatever the input.
+Integers only.  The C kernel's cost is that of sorting, whatever the input.
 """
 
 from __future__ import annotations
