@@ -196,6 +196,9 @@ _VERSION_1: Final[dict[Kind, Layout]] = {
         Signed("time_us"),
         PerMember("offset_ns", signed=True),
         PerMember("tolerance_ns"),
+        Hashes("hash", limits.HISTORY_PACKETS),
+        Times("decided_us", "hash"),
+        Small("holders", "hash", np.uint32, MASK_LIMIT, usual="members"),
     ),
     Kind.JOIN: (
         Blob("digest", limits.MAX_DIGEST),

@@ -109,7 +109,8 @@ class Clock:
             tolerance = max(tolerance, start)
         if time_ns is not None:
             wander = STEADY_PPM if self._drift else WANDER_PPM
-            tolerance += max(0.0, time_ns - self._origin - self._newest) * wander * 1e-6
+            at = float(time_ns - self._origin)
+            tolerance += max(0.0, at - self._newest, float(self._t[0]) - at) * wander * 1e-6
         return min(round(tolerance), limits.MAX_TOLERANCE_NS)
 
     def learn(self, member_ns: I64, reference_ns: I64) -> None:
@@ -186,13 +187,19 @@ class Clock:
 
 
 def _trains(t: NDArray[np.float64]) -> list[int]:
-    """Bounds of stretches of at least FEW samples, cut at long pauses; the few before and behind are in none."""
+    """Bounds of stretches of at least FEW samples, cut at long pauses; the few before and behind are in none.
+
+    Few between two pauses go with those that they are nearer to: half old and half new, a stretch hides what is new.
+    """
     pauses = [*(np.flatnonzero(np.diff(t) > PAUSE_NS) + 1).tolist(), len(t)]
     first = pauses[0] if pauses[0] < FEW <= len(t) - pauses[0] else 0
     bounds = [first]
     for pause in pauses:
-        if pause - bounds[-1] >= FEW:
+        begun = bounds[-1]
+        if pause - begun >= FEW:
             bounds.append(pause)
+        elif first < begun and pause < len(t) and t[begun] - t[begun - 1] < t[pause] - t[pause - 1]:
+            bounds[-1] = pause
     return bounds if len(bounds) > 1 else [0, len(t)]
 
 

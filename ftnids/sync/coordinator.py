@@ -76,7 +76,7 @@ class Coordinator:
                 merger.set_offset(m, install.offset_ns[m] - self.shift_ns, 2 * install.tolerance_ns[m])
             if m in holes:
                 merger.taken(m, holes[m])
-        hashes, time_us, holders = member.history(self._stream)
+        hashes, time_us, holders = member.history()
         if install.time_us > NO_TIME:
             settled = (hashes, time_us * 1000 - self.shift_ns, holders)
             merger.resume(settled, install.cut_ns - self.shift_ns, self.shift_ns)

@@ -17,6 +17,7 @@ once a newer one is promised.  Assertions stay on.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from ftnids.sync.actions import Action, Change, End, Note, Rejoin, Send, Start
@@ -343,6 +344,7 @@ class Engine:
         member.cut_ns, member.time_us = install.cut_ns, install.time_us
         member.offset_ns, member.tolerance_ns = dict(install.offset_ns), dict(install.tolerance_ns)
         member.stream = self._stream
+        member.recall(install.hash, install.decided_us, install.holders)
         self.member = member
         self.watch = Watch(self.settings, self.membership, member, self._stream)
         self.views = Views(self.settings, self.membership, member, self.watch)
@@ -400,8 +402,10 @@ class Engine:
             return
         self._asked_ns = now_ns
         waiting = [m for m in self.members if m != self.settings.me and m not in self._confirmed]
+        known = replace(self._install, hash=self._install.hash[:0], decided_us=self._install.decided_us[:0])
+        known.holders = known.holders[:0]  # those who stay remember what was decided
         for member in waiting:
-            self._out.append(Send(member, self._install))
+            self._out.append(Send(member, known if member in known.start else self._install))
         if not waiting:
             self._install = None
 

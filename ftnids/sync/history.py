@@ -76,7 +76,7 @@ class History:
                 same &= (asked & holders[i]) == 0
             found = np.flatnonzero(same)
             if len(found):
-                best = int(found[np.argmin(away[found])])
-                masks[best] |= holders[i]
-                claimed[i] = start - self._from + best
+                first = int(found[0])  # not the nearest: a flood that is a little ahead would leave its last ones over
+                masks[first] |= holders[i]
+                claimed[i] = start - self._from + first
         return claimed

@@ -126,24 +126,29 @@ class Member:
         refs = self.window.refs(self.window.base, self.window.end)[inside - self.window.base]
         return [int(s) for s in inside[refs >= 0]]
 
-    def history(self, stream: Stream) -> tuple[U64, I64, U32]:
-        """Hashes, agreed times (us) and holders of the last HISTORY_PACKETS decided packets, at least."""
-        hashes, times, holders = self._decided(stream, self.window.end)
-        past = self._past
+    def history(self) -> tuple[U64, I64, U32]:
+        """Hashes, agreed times (us, never decreasing) and holders of the last HISTORY_PACKETS decided packets."""
+        hashes, times, holders = self._decided(self.window.end)
+        past, last = self._past, slice(-limits.HISTORY_PACKETS, None)
         return (
-            np.concatenate([past.hash, hashes]),
-            np.concatenate([past.time_ns // 1000, times]),
-            np.concatenate([past.holders, holders]),
+            np.concatenate([past.hash, hashes])[last],
+            np.maximum.accumulate(np.concatenate([past.time_ns // 1000, times]))[last],
+            np.concatenate([past.holders, holders])[last],
         )
 
-    def _decided(self, stream: Stream, end: int) -> tuple[U64, I64, U32]:
+    def recall(self, hashes: U64, times_us: I64, holders: U32) -> None:
+        """Take over what was decided before this member came."""
+        self._past.append(hashes, times_us * 1000, holders, 0)
+
+    def _decided(self, end: int) -> tuple[U64, I64, U32]:
         """Hashes, agreed times (us) and holders of what the window holds below `end`."""
         base = self.window.base
         hashes, refs = self.window.hashes(base, end).copy(), self.window.refs(base, end)
         own = np.flatnonzero((refs >= 0) & (refs < RECOVERED))
         if len(own):
+            assert self.stream is not None, "own packets without a stream"
             first, last = int(refs[own].min()), int(refs[own].max()) + 1
-            hashes[own] = stream.hashes(first, last)[refs[own] - first]
+            hashes[own] = self.stream.hashes(first, last)[refs[own] - first]
         return hashes, self.window.times(base, end).copy(), self.window.holders(base, end).copy()
 
     def nowhere(self) -> I64:
@@ -343,8 +348,7 @@ class Member:
         if position < 0 and floor <= self.window.base:
             return
         if self.stream is not None and floor > self.window.base:
-            hashes, times, holders = self._decided(self.stream, min(floor, self.window.end))
-            self._past.append(hashes, times * 1000, holders, 0)
+            self.recall(*self._decided(min(floor, self.window.end)))
         self.window.cut(floor)
         held = np.flatnonzero(self._recovered_seq >= floor)
         gone = int(held[0]) if len(held) else len(self._recovered_seq)

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from ftnids import limits
 from ftnids.sync import align, clocks, summaries
+from ftnids.sync.anchors import anchors, unique
 from ftnids.sync.history import History
 from ftnids.sync.jitter import Jitter
 from ftnids.sync.messages import I64, U8, U32, U64, Flag
@@ -47,7 +48,6 @@ TRAIN_WITHIN: Final = 512  # packets of a clean stretch that may train the clock
 WHOLE_LOOK: Final = 4_096  # pending packets that are aligned all together; of more only those near the horizon ...
 GROWN: Final = 1.5  # ... unless so many times as many are pending as when an anchor was last looked for among all
 NEAR: Final = 4  # tolerances or reorder windows behind the horizon that tell what lies before it
-FLOOD_LOOK: Final = 16  # packets of an anchor that must differ from each other, at most
 AMBIGUOUS, LATE, CLAMPED = (np.uint8(flag) for flag in (Flag.AMBIGUOUS, Flag.LATE, Flag.CLAMPED))
 
 
@@ -125,7 +125,7 @@ class Merger:
         self._live = list(members)
         self._history = History()
         self._rounds = Rounds(settings.k, settings.max_desync)
-        self._cut_ns = NEVER
+        self._cut_ns = self._orphaned_ns = NEVER
         self._last_us = floor_us
         self._shift_ns = 0
         self._jitter = Jitter(settings.reorder_ns)
@@ -172,6 +172,7 @@ class Merger:
             holders |= ((members >> np.uint32(member)) & np.uint32(1)) << np.uint32(column)
         self._history.append(hashes, times, holders, 0)
         self._cut_ns, self._shift_ns = cut_ns, shift_ns
+        self._orphaned()
 
     def taken(self, member: int, positions: I64) -> None:
         """Positions of `member` that decisions before this merger have consumed out of turn."""
@@ -197,6 +198,16 @@ class Merger:
             raise ValueError("the reference cannot leave; begin a new merger on another reference")
         self._live.remove(member)
         self._streams[member] = Stream(self._streams[member].consumed, self._streams[member].clock)
+        self._orphaned()
+
+    def _orphaned(self) -> None:
+        """Note up to when settled packets are known that no live member had: all live ones may bring them late."""
+        alone = self._history.time_ns[(self._history.holders & np.uint32(self._asked())) == 0]
+        self._orphaned_ns = max(self._orphaned_ns, int(alone.max(initial=NEVER)))
+
+    def _asked(self) -> int:
+        """The columns of the live members, as a bit mask."""
+        return sum(1 << self.members.index(member) for member in self._live)
 
     # -- where things stand --------------------------------------------------------------------
 
@@ -274,10 +285,7 @@ class Merger:
 
     def _tolerances(self, streams: list[Stream], counts: list[int]) -> list[int]:
         wide = self._jitter.tolerance_ns(self._cut_ns)
-        return [
-            max(stream.clock.tolerance_ns(int(stream.time_ns[count // 2]) if count else None), wide)
-            for stream, count in zip(streams, counts, strict=True)
-        ]
+        return [max(wide, stream.tolerance_ns(count)) for stream, count in zip(streams, counts, strict=True)]
 
     def _window(self, streams: list[Stream], counts: list[int]) -> _Window:
         tolerances = self._tolerances(streams, counts)
@@ -302,7 +310,7 @@ class Merger:
         """Settle a clean stretch: the times are the members' mean."""
         window = self._window(streams, [count] * len(streams))
         time = np.maximum.accumulate(_mean(window.times))
-        pick = _once(streams[0].hash[: min(count, TRAIN_WITHIN)])
+        pick = unique(streams[0].hash[: min(count, TRAIN_WITHIN)])
         self._train(streams, {id(stream): (pick, pick) for stream in streams})
         self._rounds.clean()
         place = np.repeat(np.arange(count)[:, None], len(streams), axis=1)
@@ -405,11 +413,11 @@ class Merger:
             if len(stream.position):
                 follows[1:] &= np.diff(stream.position[merged.place[:, column]]) == 1
         follows[1:] &= full[:-1]
-        anchors = _anchors(full, follows, window.merged_hashes(merged.place), self._settings.l)
-        self._rounds.window(anchors, len(full))
+        ends = anchors(full, follows, window.merged_hashes(merged.place), self._settings.l)
+        self._rounds.window(ends, len(full))
         lacked = np.maximum.accumulate(np.where(full, NEVER // 2, merged.time_ns))  # a packet of which a copy may come
-        anchors = anchors[merged.time_ns[anchors] - lacked[anchors] > max(window.tolerance, self._settings.reorder_ns)]
-        by_anchor = int(anchors[-1]) + 1 if len(anchors) else 0
+        ends = ends[merged.time_ns[ends] - lacked[ends] > max(window.tolerance, self._settings.reorder_ns)]
+        by_anchor = int(ends[-1]) + 1 if len(ends) else 0
         return max(by_anchor, int(np.searchsorted(merged.time_ns, horizon, side="right")))
 
     # -- putting out -------------------------------------------------------------------------------
@@ -437,8 +445,7 @@ class Merger:
         time, flags = merged.time_ns[keep], merged.flags[keep]
         if self._cut_ns != NEVER:
             flags[(time < self._cut_ns - window.tolerance) | overdue[keep]] |= LATE
-        asked = sum(1 << self.members.index(member) for member in self._live)
-        self._history.append(hashes[keep], time, holders[keep], asked)
+        self._history.append(hashes[keep], time, holders[keep], self._asked())
         self._cut_ns = max(self._cut_ns, cut_ns)
         agreed = self._agreed_times(time, flags)
         return Settled(hashes[keep], agreed, places[keep], flags, skipped, self._cut_ns)
@@ -446,10 +453,11 @@ class Merger:
     def _duplicates(
         self, hashes: U64, time: I64, holders: U32, full: NDArray[np.bool_], tolerance: int
     ) -> NDArray[np.bool_]:
-        """Which packets are late copies of settled ones, whose members lacked them."""
+        """Which packets are late copies of settled ones that their holders lacked."""
         duplicate = np.zeros(len(full), np.bool_)
         if self._cut_ns != NEVER:
-            overdue = np.flatnonzero((time <= self._cut_ns + tolerance) & ~full)
+            maybe = ~full | (time - tolerance <= self._orphaned_ns)
+            overdue = np.flatnonzero((time <= self._cut_ns + tolerance) & maybe)
             late = hashes[overdue], time[overdue], holders[overdue]
             claims = self._history.claim(*late, self._cut_ns, tolerance)
             duplicate[overdue] = np.array(claims, np.int64) >= 0
@@ -477,22 +485,3 @@ def _mean(times: Sequence[I64]) -> I64:
 def _leading(equal: NDArray[np.bool_]) -> int:
     """How many leading elements are true."""
     return len(equal) if equal.all() else int(equal.argmin())
-
-
-def _once(hashes: U64) -> I64:
-    """Indices of the hashes that occur once, in order."""
-    _, first, count = np.unique(hashes, return_index=True, return_counts=True)
-    return np.sort(first[count == 1])
-
-
-def _anchors(full: NDArray[np.bool_], follows: NDArray[np.bool_], hashes: U64, length: int) -> I64:
-    """Indices at which a run of `length` different packets ends that all captures hold contiguously.
-
-    A packet equal to one of the few before it starts a new run: floods make no anchors.
-    """
-    fresh = full.copy()
-    for back in range(1, min(length, FLOOD_LOOK, len(hashes))):
-        fresh[back:] &= hashes[back:] != hashes[:-back]
-    index = np.arange(len(full))
-    starts = np.maximum.accumulate(np.where(follows & fresh, -1, index))  # where the run that a packet is in began
-    return np.flatnonzero(full & fresh & (index - starts >= length - 1))

@@ -227,6 +227,10 @@ class Install(Message):
     time_us: int = -(1 << 62)  # agreed time does not go below this
     offset_ns: dict[int, int] = field(default_factory=dict)
     tolerance_ns: dict[int, int] = field(default_factory=dict)
+    # The last decided packets, for those who come in: one of them may lead next, and must know late copies.
+    hash: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
+    decided_us: I64 = field(default_factory=lambda: np.empty(0, np.int64))  # agreed times, never decreasing
+    holders: U32 = field(default_factory=lambda: np.empty(0, np.uint32))
 
 
 @dataclass(slots=True)

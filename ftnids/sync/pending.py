@@ -80,6 +80,12 @@ class Stream:
         """Reported packets that no decision has consumed."""
         return len(self.position) + sum(map(len, self._fresh)) + sum(map(len, self.behind))
 
+    def tolerance_ns(self, count: int) -> int:
+        """How far the times of the first `count` packets may err: by a clock learnt after them, or one that is old."""
+        if count == 0:
+            return self.clock.tolerance_ns()
+        return max(self.clock.tolerance_ns(int(self.time_ns[i])) for i in (0, count // 2))
+
     def add(self, position: int, hashes: U64, times: I64) -> None:
         """Append packets from `position` on; what was reported before is ignored."""
         known = self._overlap(position, len(hashes))

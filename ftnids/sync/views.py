@@ -219,6 +219,8 @@ class Views:
         for m, join in self.joiners.items():
             install.incarnations[m] = join.incarnation
             install.offset_ns[m], install.tolerance_ns[m] = join.offset_ns + mine, join.tolerance_ns
+        if self.joiners:
+            install.hash, install.decided_us, install.holders = member.history()
         return install
 
     def holes(self) -> dict[int, I64]:

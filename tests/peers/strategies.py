@@ -141,6 +141,7 @@ def histories(draw: st.DrawFn) -> m.History:
 
 @st.composite
 def installs(draw: st.DrawFn) -> m.Install:
+    size = draw(sizes)
     return m.Install(
         **{name: draw(values) for name, values in common.items()},
         installed=draw(views),
@@ -154,6 +155,9 @@ def installs(draw: st.DrawFn) -> m.Install:
         time_us=draw(i64),
         offset_ns=draw(per_member(i64)),
         tolerance_ns=draw(per_member(number)),
+        hash=draw(arrays(u64, np.uint64, size)),
+        decided_us=draw(rising(size)),
+        holders=draw(arrays(mask, np.uint32, size)),
     )
 
 

@@ -106,6 +106,26 @@ def test_the_tolerance_is_wide_at_first_and_grows_in_silence() -> None:
     assert clock.tolerance_ns(now + 10 * S) > clock.tolerance_ns(now) + 50 * US
 
 
+def test_a_clock_that_was_learnt_late_errs_before_its_first_sample() -> None:
+    clock = Clock()
+    theirs = 10**9 + np.arange(100) * 1_000_000
+    clock.learn(theirs, theirs + 5_000)
+    known, before = clock.tolerance_ns(int(theirs[0])), clock.tolerance_ns(int(theirs[0]) - 400_000_000)
+    assert before - known == 40_000  # two clocks of which nothing is known part by 100 ppm
+
+
+def test_the_tolerance_covers_what_a_clock_did_in_a_pause() -> None:
+    """Many samples, a pause, a few, a longer pause, the first few: those show how far the two have parted."""
+    clock = Clock()
+    bursts = [(0, 170), (80_000_000, 15), (560_000_000, 4)]
+    theirs = np.concatenate([10**9 + at + np.arange(count) * 100_000 for at, count in bursts])
+    ours = theirs + ((theirs - theirs[0]) * 60e-6).astype(np.int64)  # 60 ppm apart
+    for part in np.split(np.arange(len(theirs)), [170, 185]):
+        clock.learn(theirs[part], ours[part])
+    error = int(abs(clock.correct(theirs[-1:])[0] - ours[-1]))
+    assert 2 * error <= clock.tolerance_ns(int(theirs[-1])), (error, clock.tolerance_ns(int(theirs[-1])))
+
+
 def test_a_seed_serves_until_packets_do_better() -> None:
     clock = Clock()
     clock.set_offset(-250 * US, 400 * US)
