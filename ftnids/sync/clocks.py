@@ -58,6 +58,7 @@ class Clock:
     ) -> None:
         self._seed = offset_ns
         self._seed_tolerance = tolerance_ns
+        self._seeded_ns: int | None = None  # when the seed was measured
         self._seeded = seeded
         self._origin = 0  # times are kept relative to it, so that floats hold them exactly
         self._t: NDArray[np.float64] = np.empty(0)
@@ -72,9 +73,10 @@ class Clock:
         self._strays = _NONE  # samples not believed
         self.refused = 0  # fits wider than MAX_TOLERANCE_NS
 
-    def set_offset(self, offset_ns: int, tolerance_ns: int) -> None:
-        """Start afresh from what others measured: messages' round trips, or a join."""
+    def set_offset(self, offset_ns: int, tolerance_ns: int, at_ns: int | None = None) -> None:
+        """Start afresh from what others measured at the member's `at_ns`: messages' round trips, or a join."""
         self.__init__(offset_ns, min(tolerance_ns, limits.MAX_TOLERANCE_NS), seeded=True)  # type: ignore[misc]
+        self._seeded_ns = at_ns
 
     @property
     def known(self) -> bool:
@@ -102,16 +104,23 @@ class Clock:
     def tolerance_ns(self, time_ns: int | None = None) -> int:
         """How far the member's corrected time may err at its own `time_ns` (default: at the last sample)."""
         if len(self._t) == 0:
-            return self._seed_tolerance
+            return self._seed_width(time_ns)
         tolerance = 2 * self._residual + limits.TOLERANCE_FLOOR_NS
         if len(self._t) < FEW:
-            start = self._seed_tolerance if self._seeded else min(self._seed_tolerance, limits.START_TOLERANCE_NS)
+            start = self._seed_width(time_ns) if self._seeded else min(self._seed_tolerance, limits.START_TOLERANCE_NS)
             tolerance = max(tolerance, start)
         if time_ns is not None:
             wander = STEADY_PPM if self._drift else WANDER_PPM
             at = float(time_ns - self._origin)
             tolerance += max(0.0, at - self._newest, float(self._t[0]) - at) * wander * 1e-6
         return min(round(tolerance), limits.MAX_TOLERANCE_NS)
+
+    def _seed_width(self, time_ns: int | None) -> int:
+        """How far the seed may err at the member's `time_ns`."""
+        if self._seeded_ns is None or time_ns is None:
+            return self._seed_tolerance
+        wander = max(0, time_ns - self._seeded_ns) * WANDER_PPM // 1_000_000
+        return min(self._seed_tolerance + wander, limits.MAX_TOLERANCE_NS)
 
     def learn(self, member_ns: I64, reference_ns: I64) -> None:
         """Take in the times of packets that both captured, in capture order; those known before are ignored."""
@@ -128,7 +137,7 @@ class Clock:
         d = (reference_ns - member_ns - self._seed).astype(np.float64)
         away = np.abs(d - self._offset(t))
         if self._seeded and len(self._t) < FEW:  # one false pair must not lead a fresh clock away
-            near = np.abs(d) <= self._seed_tolerance
+            near = np.abs(d) <= self._seed_width(int(member_ns[-1]))
         else:
             near = away <= GATE * self.tolerance_ns(int(member_ns[-1]))
         self._newest = float(t[-1])

@@ -73,7 +73,8 @@ class Coordinator:
         self.shift_ns = install.offset_ns.get(me, 0)
         for m in self.members:
             if m in install.offset_ns:
-                merger.set_offset(m, install.offset_ns[m] - self.shift_ns, 2 * install.tolerance_ns[m])
+                tolerance, at_ns = 2 * install.tolerance_ns[m], install.cut_ns - self.shift_ns
+                merger.set_offset(m, install.offset_ns[m] - self.shift_ns, tolerance, at_ns)
             if m in holes:
                 merger.taken(m, holes[m])
         hashes, time_us, holders = member.history()
@@ -92,7 +93,8 @@ class Coordinator:
         for m in members:
             if m not in stay:
                 self.merger.add_member(m)
-                self.merger.set_offset(m, install.offset_ns[m] - self.shift_ns, install.tolerance_ns[m])
+                offset, at_ns = install.offset_ns[m] - self.shift_ns, install.cut_ns - self.shift_ns
+                self.merger.set_offset(m, offset, install.tolerance_ns[m], at_ns)
         self.members = members
         self._mask = sum(1 << m for m in members)
         self._ahead = {m: {} for m in members}

@@ -390,7 +390,8 @@ class Engine:
             )
             for m in self.members:
                 if m in install.offset_ns:
-                    self.coordinator.merger.set_offset(m, install.offset_ns[m], install.tolerance_ns[m])
+                    offset, tolerance = install.offset_ns[m], install.tolerance_ns[m]
+                    self.coordinator.merger.set_offset(m, offset, tolerance, install.cut_ns)
         else:
             self.reporter = Reporter(self.settings, self._stream, start)
             if self._ended:

@@ -154,10 +154,11 @@ class Merger:
         stream.watermark_ns = max(stream.watermark_ns, time_ns)
         stream.ended = stream.ended or end
 
-    def set_offset(self, member: int, offset_ns: int, tolerance_ns: int) -> None:
-        """Seed a member's clock: add `offset_ns` to get the reference's, right to `tolerance_ns`."""
+    def set_offset(self, member: int, offset_ns: int, tolerance_ns: int, at_ns: int | None = None) -> None:
+        """Seed a member's clock: add `offset_ns` for the reference's, right to `tolerance_ns` at the reference's `at_ns`."""
         if member != self.reference:
-            self._streams[member].clock.set_offset(offset_ns, tolerance_ns)
+            at = None if at_ns is None else at_ns - offset_ns
+            self._streams[member].clock.set_offset(offset_ns, tolerance_ns, at)
 
     def resume(self, history: tuple[U64, I64, U32], cut_ns: int, shift_ns: int) -> None:
         """Go on where another merger stopped.

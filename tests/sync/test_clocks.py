@@ -138,6 +138,17 @@ def test_a_seed_serves_until_packets_do_better() -> None:
     assert clock.tolerance_ns() < 60 * US
 
 
+def test_a_seed_grows_old() -> None:
+    clock = Clock()
+    clock.set_offset(-250 * US, 100 * US, at_ns=START)
+    assert clock.tolerance_ns(START) == clock.tolerance_ns() == 100 * US
+    assert clock.tolerance_ns(START + 2 * S) == 300 * US  # two clocks of which nothing is known part by 100 ppm
+    assert clock.tolerance_ns(START + 3600 * S) == limits.MAX_TOLERANCE_NS
+    member = START + 2 * S + np.arange(20) * US * 100
+    clock.learn(member, member - 430 * US)
+    assert clock.offset_ns() == -430 * US
+
+
 def test_corrected_times_never_decrease() -> None:
     clock = Clock()
     member, reference = pairs(10, 3000, 3 * S, ppm=-200)
