@@ -155,7 +155,7 @@ class Merger:
         stream.ended = stream.ended or end
 
     def set_offset(self, member: int, offset_ns: int, tolerance_ns: int, at_ns: int | None = None) -> None:
-        """Seed a member's clock: add `offset_ns` for the reference's, right to `tolerance_ns` at the reference's `at_ns`."""
+        """Seed a member's clock: add `offset_ns` for the reference's, right to `tolerance_ns` at its `at_ns`."""
         if member != self.reference:
             at = None if at_ns is None else at_ns - offset_ns
             self._streams[member].clock.set_offset(offset_ns, tolerance_ns, at)
