@@ -76,6 +76,16 @@ class Cluster(_Section):
     wait_for_all: bool = False
     key_file: _FilePath | None = None
     member: list[Member] = Field(min_length=2, max_length=limits.MAX_MEMBERS)
+    _secret_named: bool = PrivateAttr(False)
+
+    def model_post_init(self, context: Any) -> None:
+        """Note what the file itself says; a copy with other values would no longer know."""
+        self._secret_named = "secret_file" in self.model_fields_set
+
+    @property
+    def secret_named(self) -> bool:
+        """Whether the file says where the secret is, so that it must be there."""
+        return self._secret_named
 
 
 class Drop(_Section):
@@ -194,6 +204,11 @@ class Config(_Section):
     def loopback(self) -> bool:
         """Whether no replica is on another host."""
         return all(member.parsed.loopback for member in self.cluster.member)
+
+    @property
+    def secret_optional(self) -> bool:
+        """Whether a public value may stand in for a secret that is not there."""
+        return self.loopback and not self.cluster.secret_named
 
     def in_log_dir(self, name: str) -> Path | None:
         """The path of a log file setting; None when it is empty."""
@@ -358,6 +373,10 @@ def _check_members(config: Config) -> Iterator[tuple[Key, str]]:
             yield (*key, "address"), f": {error}"
     exposed = [text for text, address in addresses.items() if not address.loopback]
     if not exposed and config.cluster.key_file is None:
+        for place, member in enumerate(members):
+            if member.public_keys:
+                why = "goes with cluster.key_file, which is missing; set both or neither"
+                yield ("cluster", "member", place, "public_key" if member.public_key else "old_public_key"), f": {why}"
         return
     why = f"CURVE is required, because {exposed[0]} is not loopback" if exposed else "cluster.key_file asks for CURVE"
     if config.cluster.key_file is None:

@@ -13,12 +13,16 @@ from ftnids.peers.transport import Transport
 KEYS: Final = {"public_key", "old_public_key"}
 
 
-def identity(config: Config) -> keys.Identity:
-    """What the files that `config` names make of this replica.  PeerError if one is missing, unsafe or malformed."""
+def identity(config: Config, *, optional: bool = True, owner: int | None = None) -> keys.Identity:
+    """What the files that `config` names make of this replica.  PeerError if one is missing, unsafe or malformed.
+
+    `optional`: whether the secret may be missing where the configuration allows it; `owner`: as in `keys.identify`.
+    """
     cluster = config.cluster
     public = [member.public_keys for member in cluster.member]
+    may_lack = optional and config.secret_optional
     return keys.identify(
-        cluster.name, cluster.secret_file, cluster.key_file, public, config.me, loopback=config.loopback
+        cluster.name, cluster.secret_file, cluster.key_file, public, config.me, optional=may_lack, owner=owner
     )
 
 
@@ -34,7 +38,8 @@ def renew(config: Config, transport: Transport, seed: int) -> Config:
         new = load(config.source)
         if new.replica.name != config.replica.name or len(new.cluster.member) != len(config.cluster.member):
             raise ConfigError(f"{config.source}: another replica.name or number of members needs a restart of the set")
-        made = identity(new)
+        without = seed == keys.cluster_seed(keys.public_secret(config.cluster.name))
+        made = identity(new, optional=without)  # a secret that was there does not turn into none
         if made.seed != seed:
             raise PeerError(f"{new.cluster.secret_file}: another secret needs a restart of the whole set")
         transport.renew(made.keys)

@@ -147,6 +147,14 @@ def test_off_loopback_needs_curve() -> None:
     assert config.parse_text(curved, EXAMPLE).cluster.key_file == EXAMPLE.parent / "keys/a.key_secret"
 
 
+def test_public_keys_without_a_key_file_are_refused() -> None:
+    """On loopback they would be left aside without a word."""
+    for key in KEYS:
+        text = TEXT.replace('address = "tcp://127.0.0.1:5702"', f'address = "tcp://127.0.0.1:5702"\n{key} = "k"')
+        (shown,) = problems(text)
+        assert f"cluster.member[2].{key}: goes with cluster.key_file, which is missing" in shown
+
+
 def test_members_are_counted() -> None:
     one = TEXT[: TEXT.rindex("[[cluster.member]]")] + TEXT[TEXT.index("[capture]") :]
     assert "cluster.member: 1 of them: must be a list of 2 to 16" in problems(one)[0]

@@ -35,7 +35,7 @@ ROOMS: Final[dict[str, set[str]]] = {
     "ftnids/alerts": {"ftnids.sync.messages"},
     "ftnids/status": {"ftnids.sync.messages"},
     "ftnids/doctor": {
-        *("ftnids.core", "ftnids.capture", "ftnids.peers", "ftnids.config", "ftnids.privileges"),
+        *("ftnids.core", "ftnids.capture", "ftnids.peers", "ftnids.config", "ftnids.privileges", "ftnids.rekey"),
         "snort_adapter.launchers",
     },
     "snort_adapter": {"ftnids.alerts.readers"},

@@ -6,7 +6,7 @@ import os
 import pwd
 import socket
 
-from ftnids import privileges
+from ftnids import privileges, rekey
 from ftnids.config import Config
 from ftnids.doctor.finding import Finding, fail, ok, warn
 from ftnids.errors import ConfigError, PeerError
@@ -34,15 +34,13 @@ def secrets(config: Config) -> Finding:
     """Whether the secret and the keys are there, safe, and fit each other."""
     cluster = config.cluster
     why = "the secret seeds the packet hash; the keys let members in, and nobody else"
-    if config.loopback and not cluster.secret_file.exists():
+    if config.secret_optional and keys.missing(cluster.secret_file):
         do = f"ftnids keygen {cluster.secret_file.parent}"
         return warn("keys", f"{cluster.secret_file} is not there; a public value stands in for it", why, do)
     try:
-        public = [member.public_keys for member in cluster.member]
-        found = keys.identify(
-            cluster.name, cluster.secret_file, cluster.key_file, public, config.me, loopback=config.loopback
-        )
-    except PeerError as error:
+        ids = privileges.account(config)
+        found = rekey.identity(config, owner=ids[0] if ids else None)
+    except (ConfigError, PeerError) as error:
         what, _, do = str(error).rpartition(": ")
         return fail("keys", what, why, do)
     fits = ", the keys come from it" if found.keys.derived else ", the key pair fits"

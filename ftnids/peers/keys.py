@@ -22,6 +22,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -65,21 +66,34 @@ def identify(
     public_keys: Sequence[Sequence[str]],
     me: int,
     *,
-    loopback: bool,
+    optional: bool,
+    owner: int | None = None,
 ) -> Identity:
     """Read the secret and the keys of member `me` of cluster `name`; `public_keys`: one or two of each member.
 
-    Where all is `loopback` a missing secret file is no error: a public value stands in for it, with a warning; and
-    without a `key_file` keys are derived from the secret.  PeerError if a file is missing, unsafe or malformed.
+    A missing secret file is no error where it is `optional`: a public value stands in for it, with a warning.
+    Without a `key_file` keys are derived from the secret.  `owner`: the user id that may own the files beside root, by
+    default this process's.  PeerError if a file is missing, unsafe or malformed.
     """
-    if loopback and not secret_file.exists():
+    if optional and missing(secret_file):
         hint = f"anyone on this host can forge messages and hashes: write {secret_file} with ftnids keygen"
         log.get("peers").warning("no_cluster_secret", cluster=name, hint=hint)
         secret = public_secret(name)
     else:
-        secret = load_secret(secret_file)
-    keys = load_keys(key_file, public_keys, me) if key_file is not None else derived(secret, len(public_keys), me)
+        secret = load_secret(secret_file, owner)
+    keys = load_keys(key_file, public_keys, me, owner) if key_file else derived(secret, len(public_keys), me)
     return Identity(cluster_seed(secret), cluster_id(secret, name), keys)
+
+
+def missing(path: Path) -> bool:
+    """Whether there is no such file; one that may not be looked at is there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def cluster_seed(secret: bytes) -> int:
@@ -107,9 +121,9 @@ def derived(secret: bytes, members: int, me: int) -> Keys:
     return Keys(private[me], tuple((zmq.curve_public(key),) for key in private), derived=True)
 
 
-def load_secret(path: Path) -> bytes:
+def load_secret(path: Path, owner: int | None = None) -> bytes:
     """The cluster's secret from `path` (64 hexadecimal digits or base64).  PeerError if it is unsafe or malformed."""
-    text = _read_private(path, "ftnids keygen")
+    text = _read_private(path, owner)
     try:
         secret = bytes.fromhex(text) if len(text) == 2 * SECRET_BYTES else base64.b64decode(text, validate=True)
     except (ValueError, binascii.Error):
@@ -119,12 +133,12 @@ def load_secret(path: Path) -> bytes:
     return secret
 
 
-def load_keys(path: Path, members: Sequence[Sequence[str]], me: int) -> Keys:
+def load_keys(path: Path, members: Sequence[Sequence[str]], me: int, owner: int | None = None) -> Keys:
     """This replica's CURVE key from `path`, with `members`' public keys, one or two of each.
 
     PeerError if the file is unsafe or malformed, a public key is missing or wrong, or the pair does not match.
     """
-    text = _read_private(path, "ftnids keygen")
+    text = _read_private(path, owner)
     secret = _curve_key(text, str(path))
     public = tuple(
         tuple(_curve_key(key, f"public_key of member {number + 1}") for key in accepted or [""])
@@ -141,8 +155,8 @@ def load_keys(path: Path, members: Sequence[Sequence[str]], me: int) -> Keys:
 def generate(directory: Path, names: Iterable[str], *, secret: bool = True) -> dict[str, str]:
     """Write `cluster.secret`, and `<name>.key_secret` and `<name>.key` for each name, into `directory`.
 
-    Secret files have mode 0600.  Nothing is written if one of the files is there already (PeerError).
-    Returns the public keys by name.
+    Secret files have mode 0600.  All files are on disk, whole, or none is (PeerError), where one is there already or
+    the disk is full.  Returns the public keys by name.
     """
     files: dict[str, tuple[str, int]] = {}
     if secret:
@@ -156,34 +170,81 @@ def generate(directory: Path, names: Iterable[str], *, secret: bool = True) -> d
     present = [str(directory / name) for name in files if os.path.lexists(directory / name)]
     if present:
         raise PeerError(f"{present[0]} is there already and is not overwritten: name another directory or move it away")
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name, (text, mode) in files.items():
-            _write_new(directory / name, text, mode)
-    except OSError as error:
-        raise PeerError(f"{error.filename or directory}: cannot be written: {error.strerror}") from None
+    with ExitStack() as undo:
+        made = not directory.exists()
+        path = directory
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if made:
+                undo.callback(_remove_empty, directory)
+            for name, (text, mode) in files.items():
+                path = directory / name
+                _write_temporary(_temporary(path), text, mode, undo)
+            for name in files:
+                path = directory / name
+                os.link(_temporary(path), path)  # a rename would take the place of what came meanwhile
+                undo.callback(path.unlink, missing_ok=True)
+            for name in files:
+                path = directory / name
+                _temporary(path).unlink()
+            path = directory
+            _sync(directory)
+        except OSError as error:
+            raise PeerError(f"{path}: cannot be written, and no key was made: {error.strerror}") from None
+        undo.pop_all()
     return public_keys
 
 
-def _write_new(path: Path, text: str, mode: int) -> None:
-    """Write a file that must not be there yet; `mode` holds whatever the umask."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
-        os.fchmod(file.fileno(), mode)
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _write_temporary(path: Path, text: str, mode: int, undo: ExitStack) -> None:
+    """Write a file that must not be there yet, down to the disk; `mode` holds whatever the umask."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    undo.callback(path.unlink, missing_ok=True)
+    with os.fdopen(fd, "w") as file:
+        os.fchmod(fd, mode)
         file.write(text + "\n")
+        file.flush()
+        os.fsync(fd)
 
 
-def _read_private(path: Path, maker: str) -> str:
-    """The text of a file that only its owner may read."""
+def _remove_empty(directory: Path) -> None:
+    with suppress(OSError):  # somebody else put something in
+        directory.rmdir()
+
+
+def _sync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _read_private(path: Path, owner: int | None) -> str:
+    """The text of a file that only its owner, who is `owner` (this process's user) or root, may read."""
+    owner = os.geteuid() if owner is None else owner
+    try:
+        with open(path, "rb", opener=_at_once) as file:
+            found = os.fstat(file.fileno())
+            mode = found.st_mode
             if not stat.S_ISREG(mode):
-                raise PeerError(f"{path}: is no file: make one with {maker}")
+                raise PeerError(f"{path}: is no file: make one with ftnids keygen")
+            if found.st_uid not in (0, owner):
+                wanted = f"user id {owner}" if owner == 0 else f"user id {owner} or root"
+                raise PeerError(f"{path}: belongs to user id {found.st_uid}, not {wanted}: chown {owner} {path}")
             if mode & 0o077:
                 raise PeerError(f"{path}: mode {stat.S_IMODE(mode):04o} lets others read it: chmod 600 {path}")
             return file.read(_MAX_FILE).decode("ascii", "replace").strip()
     except OSError as error:
-        raise PeerError(f"{path}: {error.strerror}: make one with {maker}, or correct the setting") from None
+        raise PeerError(f"{path}: {error.strerror}: make one with ftnids keygen, or correct the setting") from None
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting for the writer of a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _curve_key(text: str, what: str) -> bytes:

@@ -160,7 +160,9 @@ def test_port(tmp_path: Path) -> None:
 
 def test_keys(tmp_path: Path) -> None:
     loaded = example(tmp_path)
-    is_advice(setting.secrets(loaded), Level.WARN, "is not there", "ftnids keygen")
+    is_advice(setting.secrets(loaded), Level.FAIL, "No such file", "ftnids keygen")
+    silent = example(tmp_path, **{'secret_file = "keys/cluster.secret"  #': "#"})
+    is_advice(setting.secrets(silent), Level.WARN, "is not there", "ftnids keygen")
     public = keys.generate(tmp_path / "keys", ["a", "b"])
     assert setting.secrets(loaded).level == Level.OK
     (tmp_path / "keys/cluster.secret").chmod(0o644)

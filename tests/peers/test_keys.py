@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -54,6 +56,53 @@ def test_missing_secret_and_directory_are_refused(tmp_path: Path) -> None:
         keys.load_secret(tmp_path / "s")
     with pytest.raises(PeerError):
         keys.load_secret(tmp_path)
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_files_of_another_user_are_refused(tmp_path: Path) -> None:
+    """As ssh does: who owns a file may change it, whatever its mode."""
+    secret = private(tmp_path / "s", SECRET.hex())
+    public = keys.generate(tmp_path / "k", ["a", "b"])
+    pair = tmp_path / "k/a.key_secret"
+    for path in (secret, pair):
+        os.chown(path, 12345, -1)
+    with pytest.raises(PeerError, match=f"s: belongs to user id 12345, not user id 0: chown 0 {secret}"):
+        keys.load_secret(secret)
+    with pytest.raises(PeerError, match=r"a\.key_secret: belongs to user id 12345"):
+        keys.load_keys(pair, [[key] for key in public.values()], 0)
+    assert keys.load_secret(secret, owner=12345) == SECRET
+    os.chown(secret, 0, -1)
+    assert keys.load_secret(secret, owner=12345) == SECRET, "root may own what anybody reads"
+
+
+def test_a_fifo_for_a_secret_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "s", 0o600)
+    with pytest.raises(PeerError, match="is no file"):
+        keys.load_secret(tmp_path / "s")
+
+
+@pytest.mark.parametrize("fails", ["fsync", "link"])
+@pytest.mark.parametrize("after", range(5))
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, after: int) -> None:
+    """Wherever it runs full: no file, no half of one, and the directory only if it was there."""
+    sound, calls = getattr(os, fails), 0
+
+    def full(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sound(*arguments)
+
+    monkeypatch.setattr(os, fails, full)
+    for directory in (tmp_path / "new", tmp_path):
+        calls = 0
+        with pytest.raises(
+            PeerError, match=r"^[^\n]*: cannot be written, and no key was made: No space left"
+        ) as raised:
+            keys.generate(directory, ["a", "b"])
+        assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_generated_files_load(tmp_path: Path) -> None:
@@ -110,13 +159,13 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.key", "c.key", "c.key_secret"]
 
 
-def test_identity_without_a_secret_is_for_loopback_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_identity_without_a_secret_where_it_is_optional(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = tmp_path / "cluster.secret"
-    identity = keys.identify("example", missing, None, [[], []], 0, loopback=True)
+    identity = keys.identify("example", missing, None, [[], []], 0, optional=True)
     assert identity.keys == keys.derived(keys.public_secret("example"), 2, 0)
     assert identity.seed == keys.cluster_seed(keys.public_secret("example"))
     assert "no_cluster_secret" in capsys.readouterr().err
     with pytest.raises(PeerError, match="No such file"):
-        keys.identify("example", missing, None, [[], []], 0, loopback=False)
+        keys.identify("example", missing, None, [[], []], 0, optional=False)
     private(missing, SECRET.hex())
-    assert keys.identify("example", missing, None, [[], []], 0, loopback=True).seed == keys.cluster_seed(SECRET)
+    assert keys.identify("example", missing, None, [[], []], 0, optional=True).seed == keys.cluster_seed(SECRET)

@@ -1,0 +1,91 @@
+"""Keys are read again on a signal: what is wrong changes nothing, and is named as what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftnids import config, log, rekey
+from ftnids.errors import PeerError
+from ftnids.peers import keys
+from ftnids.peers.transport import Transport
+
+TOML = """
+[replica]
+name = "a"
+[cluster]
+name = "test"
+{secret}
+[[cluster.member]]
+name = "a"
+address = "tcp://127.0.0.1:5701"
+[[cluster.member]]
+name = "b"
+address = "tcp://127.0.0.1:5702"
+[capture]
+interface = "lo"
+"""
+NAMED = 'secret_file = "keys/cluster.secret"'
+
+
+class Door(Transport):
+    """Notes the keys that it is given."""
+
+    def __init__(self) -> None:
+        self.given: list[keys.Keys] = []
+
+    def renew(self, keys: keys.Keys) -> None:
+        self.given.append(keys)
+
+
+def load(folder: Path, secret: str) -> config.Config:
+    path = folder / "a.toml"
+    path.write_text(TOML.format(secret=secret))
+    return config.load(path)
+
+
+def renewed(loaded: config.Config, seed: int, capsys: pytest.CaptureFixture[str]) -> tuple[Door, list[dict[str, Any]]]:
+    """What the transport was given, and what was said."""
+    log.configure("info", "json")
+    capsys.readouterr()
+    door = Door()
+    rekey.renew(loaded, door, seed)
+    return door, [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+@pytest.mark.parametrize("secret", [NAMED, ""], ids=["named", "by default"])
+def test_a_secret_that_has_gone_is_named_and_the_keys_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], secret: str
+) -> None:
+    keys.generate(tmp_path / "keys", [])
+    loaded = load(tmp_path, secret)
+    seed = rekey.identity(loaded).seed
+    door, said = renewed(loaded, seed, capsys)
+    assert (len(door.given), [line["event"] for line in said]) == (1, ["keys_renewed"])
+    path = tmp_path / "keys/cluster.secret"
+    path.unlink()
+    door, said = renewed(loaded, seed, capsys)
+    assert door.given == []
+    assert [line["event"] for line in said] == ["keys_not_renewed"]
+    assert said[0]["reason"].startswith(f"{path}: No such file or directory")
+    keys.generate(tmp_path / "keys", [])
+    door, said = renewed(loaded, seed, capsys)
+    assert door.given == []
+    assert "another secret needs a restart of the whole set" in said[0]["reason"]
+
+
+def test_a_set_without_a_secret_goes_on_without_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = load(tmp_path, "")
+    door, said = renewed(loaded, rekey.identity(loaded).seed, capsys)
+    assert (len(door.given), [line["event"] for line in said]) == (1, ["no_cluster_secret", "keys_renewed"])
+
+
+def test_a_secret_that_the_file_names_must_be_there(tmp_path: Path) -> None:
+    """Only what nobody asked for may be missing, and only on loopback."""
+    assert load(tmp_path, "").secret_optional
+    assert not load(tmp_path, NAMED).secret_optional
+    with pytest.raises(PeerError, match=r"keys/cluster.secret: No such file"):
+        rekey.identity(load(tmp_path, NAMED))
