@@ -1,7 +1,7 @@
 """The shared-memory file of a ring: made, locked, mapped and removed here, for both implementations.
 
 The owner holds an exclusive lock on the file for as long as it lives.  So a segment that a killed replica left behind
-is told from one in use, without process ids: the lock can be had, and the file is replaced.
+is told from one in use, without process ids: the lock can be had, and the file is replaced.  What is no ring stays.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import grp
 import mmap
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -94,7 +95,7 @@ def _create_locked(name: str, path: Path) -> int:
 
 def _remove_stale(name: str, path: Path) -> None:
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -102,11 +103,21 @@ def _remove_stale(name: str, path: Path) -> None:
     try:
         if not _lock(fd):
             raise RingError(f"ring {name}: {path} is in use by a running replica; stop it or choose another name")
+        if not _is_ours(fd):
+            raise RingError(f"ring {name}: {path} is there and no ring of ftnids; look whose it is, and move it away")
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_ino == os.fstat(fd).st_ino:
                 path.unlink()
     finally:
         os.close(fd)
+
+
+def _is_ours(fd: int) -> bool:
+    """Whether a file is a ring, of any version, or the beginning of one: nothing is written before all is reserved."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return False
+    header = os.pread(fd, layout.HEADER_BYTES, 0)
+    return header.startswith(layout.MAGIC.to_bytes(8, "little")) or not any(header)
 
 
 def _lock(fd: int) -> bool:

@@ -116,6 +116,36 @@ def test_what_a_killed_process_left_is_replaced(core: Core, new_ring: NewRing) -
     old.close()
 
 
+@pytest.mark.parametrize("data", [b"thesis", bytes(8) + b"x", b"thesis" * 1000], ids=["short", "no magic", "long"])
+def test_a_file_of_somebody_else_is_not_replaced(core: Core, data: bytes) -> None:
+    path = Path("/dev/shm") / f"ftnids-foreign-{os.getpid()}"
+    path.write_bytes(data)
+    try:
+        with pytest.raises(RingError, match=f"{path} is there and no ring of ftnids; .* move it away"):
+            core.ring(f"foreign-{os.getpid()}")
+        assert path.read_bytes() == data
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize("size", [0, 4095, 1 << 20])
+def test_what_a_process_left_that_was_killed_while_it_made_it_is_replaced(new_ring: NewRing, size: int) -> None:
+    path = Path("/dev/shm") / f"ftnids-half-{os.getpid()}"
+    path.write_bytes(bytes(size))
+    assert new_ring(f"half-{os.getpid()}").head == 0
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_replaced(core: Core, make: Callable[[Path], None]) -> None:
+    path = Path("/dev/shm") / f"ftnids-odd-{os.getpid()}"
+    make(path)
+    try:
+        with pytest.raises(RingError, match=f"{path} is there and no"):
+            core.ring(f"odd-{os.getpid()}")
+    finally:
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
 def test_owner_keeps_its_lock(ring: Ring) -> None:
     with segment(ring).open("rb") as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
