@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import stat
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,10 +252,10 @@ def parse_text(text: str, path: Path) -> Config:
     except ValidationError as error:
         problems = [(tuple(detail["loc"]), _explained(detail)) for detail in error.errors()]
     else:
+        config = _absolute(config, path.absolute().parent)
+        config._source = path.absolute()
         problems = list(_crosschecked(config))
         if not problems:
-            config = _absolute(config, path.absolute().parent)
-            config._source = path.absolute()
             return config
     shown = sorted((lines.find(key), f"{_dotted(key)}{reason}") for key, reason in problems)
     raise ConfigError("\n".join(f"{path}:{line}: {problem}" for line, problem in shown))
@@ -335,6 +336,7 @@ def _dotted(key: Key) -> str:
 def _crosschecked(config: Config) -> Iterator[tuple[Key, str]]:
     """Every conflict between values that are right by themselves: the key to blame, and the reason."""
     yield from _check_members(config)
+    yield from _check_outputs(config)
     capture, sync, feed = config.capture, config.sync, config.feed
     if (capture.interface is None) == (capture.file is None):
         both = "both are set" if capture.file else "neither is set"
@@ -384,6 +386,33 @@ def _check_members(config: Config) -> Iterator[tuple[Key, str]]:
     for place, member in enumerate(members):
         if member.public_key is None:
             yield ("cluster", "member", place, "public_key"), f" is missing: {why}; make keys with ftnids keygen"
+
+
+def _check_outputs(config: Config) -> Iterator[tuple[Key, str]]:
+    """No two outputs write one file, and none writes what is read."""
+    cluster, feed = config.cluster, config.feed
+    taken: dict[object, str] = {}
+    read = [config.capture.file, cluster.secret_file, cluster.key_file, *map(Path, filter(None, [feed.ids_config]))]
+    for path in (config.source, *filter(None, read), *feed.rules):
+        taken[_file(path)] = "is a file that is read"
+    taken[_file(config.replica.log_dir / "status.json")] = "is where the status is written"
+    for key in (("alerts", "output"), ("alerts", "eve_output"), ("feed", "agreed_pcap"), ("feed", "hashes")):
+        name = getattr(getattr(config, key[0]), key[1])
+        output = config.in_log_dir(name)
+        if output is None or (file := _file(output)) is None:
+            continue
+        if why := taken.get(file):
+            yield key, f" = {_toml(name)}: {why}; name another file"
+        taken.setdefault(file, f"is what {_dotted(key)} writes, too")
+
+
+def _file(path: Path) -> object:
+    """What tells a file from others, however links lead to it; None for what is no file, as /dev/null."""
+    try:
+        found = path.stat()
+    except OSError:  # not there yet
+        return os.path.realpath(path)
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 # -- paths ----------------------------------------------------------------------------------------

@@ -155,6 +155,39 @@ def test_public_keys_without_a_key_file_are_refused() -> None:
         assert f"cluster.member[2].{key}: goes with cluster.key_file, which is missing" in shown
 
 
+OUTPUTS = [
+    ({"alerts__eve_output": 'eve_output = "alerts.jsonl"'}, "alerts.eve_output", "is what alerts.output writes, too"),
+    ({"feed__hashes": 'hashes = "./x/../eve.jsonl"'}, "feed.hashes", "is what alerts.eve_output writes, too"),
+    ({"feed__hashes": 'hashes = "h"', "feed__agreed_pcap": 'agreed_pcap = "h"'}, "feed.hashes", "feed.agreed_pcap"),
+    ({"alerts__output": 'output = "status.json"'}, "alerts.output", "is where the status is written"),
+    ({"alerts__output": 'output = "../replica.toml"'}, "alerts.output", "is a file that is read"),
+    ({"feed__hashes": 'hashes = "../keys/cluster.secret"'}, "feed.hashes", "is a file that is read"),
+    ({"feed__rules": 'rules = ["a.rules"]', "feed__hashes": 'hashes = "../a.rules"'}, "feed.hashes", "that is read"),
+    ({"feed__agreed_pcap": 'agreed_pcap = "link"'}, "feed.agreed_pcap", "is what alerts.output writes, too"),
+    ({"feed__agreed_pcap": 'agreed_pcap = "hard"'}, "feed.agreed_pcap", "is what alerts.output writes, too"),
+]
+
+
+@pytest.mark.parametrize(("lines", "key", "why"), OUTPUTS, ids=[" ".join(lines.values()) for lines, _, _ in OUTPUTS])
+def test_no_two_outputs_are_one_file(tmp_path: Path, lines: dict[str, str], key: str, why: str) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log/alerts.jsonl").touch()
+    (tmp_path / "log/link").symlink_to("alerts.jsonl")
+    (tmp_path / "log/hard").hardlink_to(tmp_path / "log/alerts.jsonl")
+    path = tmp_path / "replica.toml"
+    path.write_text(changed(replica__log_dir='log_dir = "log"', **lines))
+    with pytest.raises(ConfigError) as raised:
+        config.load(path)
+    (problem,) = str(raised.value).splitlines()
+    assert problem.startswith(f"{path}:{line_of(path.read_text(), lines[key.replace('.', '__')])}: {key} = ")
+    assert why in problem
+
+
+def test_outputs_may_all_go_nowhere() -> None:
+    text = changed(alerts__output='output = "/dev/null"', alerts__eve_output='eve_output = "/dev/null"')
+    config.parse_text(text, Path("x.toml"))
+
+
 def test_members_are_counted() -> None:
     one = TEXT[: TEXT.rindex("[[cluster.member]]")] + TEXT[TEXT.index("[capture]") :]
     assert "cluster.member: 1 of them: must be a list of 2 to 16" in problems(one)[0]
