@@ -207,6 +207,11 @@ class Config(_Section):
         return all(member.parsed.loopback for member in self.cluster.member)
 
     @property
+    def ring_name(self) -> str:
+        """The name of this replica's ring."""
+        return f"{self.cluster.name}-{self.replica.name}"
+
+    @property
     def secret_optional(self) -> bool:
         """Whether a public value may stand in for a secret that is not there."""
         return self.loopback and not self.cluster.secret_named

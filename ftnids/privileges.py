@@ -73,11 +73,8 @@ def account(config: Config) -> tuple[int, int] | None:
         ) from None
 
 
-def prepare(config: Config) -> None:
-    """Make the replica's directories where they are missing, for the user who will write them.
-
-    ConfigError when one cannot be made, or when nobody can become that user.
-    """
+def reachable(config: Config) -> tuple[int, int] | None:
+    """`account`, and a ConfigError, too, where this process cannot become that user."""
     ids = account(config)
     if ids is not None and os.geteuid() not in (0, ids[0]):
         who = pwd.getpwuid(os.geteuid()).pw_name
@@ -85,6 +82,15 @@ def prepare(config: Config) -> None:
             f'replica.user = "{config.replica.user}": only root can become another user, and this is {who}; '
             "start as root, or remove the setting"
         )
+    return ids
+
+
+def prepare(config: Config) -> None:
+    """Make the replica's directories where they are missing, for the user who will write them.
+
+    ConfigError when one cannot be made, or when nobody can become that user.
+    """
+    ids = reachable(config)
     missing = [path for path in (config.replica.log_dir, config.replica.run_dir) if not path.exists()]
     make_directories(config.replica)
     for path in missing:
@@ -115,13 +121,25 @@ def drop(config: Config) -> None:
     except OSError as error:
         raise ConfigError(f"replica.user: privileges cannot be given up: {error.strerror}") from None
     make_directories(config.replica)  # may this user write them?
+    check_interpreter(config)
+    held = sorted(name for name, bit in CAPABILITIES.items() if held_capabilities() >> bit & 1)
+    log.get("privileges").info("privileges_dropped", user=pwd.getpwuid(os.geteuid()).pw_name, kept=held)
+
+
+def become(config: Config) -> None:
+    """Be the configured user where this process is root, without any capability: to see what that user can do."""
+    ids = account(config)
+    if os.geteuid() == 0 and ids is not None and ids[0] != 0:
+        _become(config.replica.user, *ids, 0)
+
+
+def check_interpreter(config: Config) -> None:
+    """ConfigError where this process's user may not run what starts the IDS."""
     if config.feed.ids != "none" and not os.access(sys.executable, os.X_OK):
         raise ConfigError(
             f'replica.user = "{config.replica.user}": may not run {sys.executable}, which starts the IDS; '
             "install ftnids where that user can read it"
         )
-    held = sorted(name for name, bit in CAPABILITIES.items() if held_capabilities() >> bit & 1)
-    log.get("privileges").info("privileges_dropped", user=pwd.getpwuid(os.geteuid()).pw_name, kept=held)
 
 
 def held_capabilities(status: Path = Path("/proc/self/status")) -> int:

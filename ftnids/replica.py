@@ -103,7 +103,7 @@ class Replica:
         privileges.drop(config)
         identity = rekey.identity(config)
         self.ring = Ring.create(
-            f"{config.cluster.name}-{self.name}",
+            config.ring_name,
             slots=config.ring.slots,
             arena_bytes=config.ring.arena_bytes,
             recovered_slots=config.ring.slots,

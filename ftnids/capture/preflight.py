@@ -14,6 +14,8 @@ from typing import Final
 import psutil
 
 from ftnids import limits
+from ftnids.core.pure.source import compile_filter
+from ftnids.errors import CaptureError
 
 SIOCETHTOOL: Final = 0x8946
 ETHTOOL_GGRO: Final = 0x2B
@@ -25,6 +27,8 @@ FLAG_RX_VLAN: Final = 1 << 8
 FLAG_LRO: Final = 1 << 15
 LINK_HEADER: Final = 18  # Ethernet with a VLAN tag, as libpcap reckons
 SLOT_HEADER: Final = 80  # what the kernel puts before a frame in the buffer, about
+ARPHRD_ETHER: Final = 1
+LINKTYPES: Final = {ARPHRD_ETHER: 1, 772: 1, 65534: 101}  # loopback is Ethernet to libpcap, a tunnel raw IP
 FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -57,6 +61,21 @@ def kernel_buffer(interface: str, snaplen: int, buffer_bytes: int) -> list[Fault
     off = f"ethtool -K {interface} tso off gso off gro off, or " if offloaded else ""
     what = f"its kernel buffer holds only {packets} packets"
     return [Fault(what, f"{off}a smaller capture.snaplen, or capture.buffer_mb = {needed}")]
+
+
+def filter_fault(interface: str, bpf: str) -> str:
+    """Why an interface does not take a capture filter; empty where it does, and where its link type is not known."""
+    try:
+        hardware = int(Path("/sys/class/net", interface, "type").read_text())
+    except OSError:
+        hardware = ARPHRD_ETHER  # it is not there
+    if not bpf or hardware not in LINKTYPES:
+        return ""
+    try:
+        compile_filter(LINKTYPES[hardware], bpf)
+    except CaptureError as error:
+        return str(error)
+    return ""
 
 
 def _offloads(interface: str) -> list[Fault]:

@@ -78,6 +78,27 @@ def attach(name: str, readonly: bool) -> Segment:
     return Segment(path, fd, size, not readonly)
 
 
+def check(name: str) -> None:
+    """RingError where a ring of that name could not be made, because of the name or of what is there and no ring."""
+    path = path_of(name)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _foreign(name, path, error.strerror) from None
+    try:
+        if not _is_ours(fd):
+            raise _foreign(name, path)
+    finally:
+        os.close(fd)
+
+
+def _foreign(name: str, path: Path, reason: str | None = None) -> RingError:
+    what = f"is there and not ours: {reason}" if reason else "is there and no ring of ftnids"
+    return RingError(f"ring {name}: {path} {what}; look whose it is, and move it away")
+
+
 def _create_locked(name: str, path: Path) -> int:
     for _ in range(8):  # each turn ends, or somebody else made or removed the file meanwhile
         try:
@@ -99,12 +120,12 @@ def _remove_stale(name: str, path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise RingError(f"ring {name}: {path} is there and not ours: {error.strerror}; remove it") from None
+        raise _foreign(name, path, error.strerror) from None
     try:
         if not _lock(fd):
             raise RingError(f"ring {name}: {path} is in use by a running replica; stop it or choose another name")
         if not _is_ours(fd):
-            raise RingError(f"ring {name}: {path} is there and no ring of ftnids; look whose it is, and move it away")
+            raise _foreign(name, path)
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_ino == os.fstat(fd).st_ino:
                 path.unlink()

@@ -227,7 +227,7 @@ class _File(Source):
         super().__init__(opened.linktype, snaplen)
         self._file, self._packets = opened.file, opened.packets
         try:
-            self._filter = _compile(opened.linktype, bpf) if bpf else None
+            self._filter = compile_filter(opened.linktype, bpf) if bpf else None
         except CaptureError:
             self.close()
             raise
@@ -307,7 +307,7 @@ class _Live(Source):
         linktype = self._pcap.datalink()
         super().__init__(LINKTYPES.get(linktype, linktype), snaplen)
         if bpf:
-            _compile(self.linktype, bpf)
+            compile_filter(self.linktype, bpf)
             self._pcap.setfilter(bpf)
         self._guard_ns = max(guard_ns, limits.CAPTURE_HOLD_NS)  # pcapy-ng has no immediate mode
         self._poll = select.poll()
@@ -375,7 +375,8 @@ class _Live(Source):
         self._stats_ns = time.monotonic_ns()
 
 
-def _compile(linktype: int, bpf: str) -> Any:
+def compile_filter(linktype: int, bpf: str) -> Any:
+    """A filter for frames of a link type.  CaptureError when it is bad."""
     own = {file: dlt for dlt, file in LINKTYPES.items()}
     try:
         return pcapy.compile(own.get(linktype, linktype), 262_144, bpf, 1, 0xFFFFFFFF)
