@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
-from typing import Final
+from pathlib import Path
+from typing import Any, Final, TextIO
 
 import click
 
 from ftnids import __version__
 from ftnids.errors import FtnidsError
 
+STDOUT: Final = "standard output"
 COMMANDS: Final = {
     "align": "Merge lossy captures of one link into one agreed stream, offline.",
     "run": "Run one replica in the foreground.",
@@ -46,10 +49,32 @@ def cli() -> None:
     """A set of network intrusion sensors that behaves as one that never blinks."""
 
 
+class _Stdout(io.FileIO):
+    """Standard output that says its name when it cannot be written; the kernel's errors name no file."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = STDOUT
+            raise
+
+
+def _stdout(old: TextIO) -> TextIO:
+    raw = io.BufferedWriter(_Stdout(old.fileno(), "wb", closefd=False))
+    return io.TextIOWrapper(raw, encoding=old.encoding, errors=old.errors, line_buffering=old.isatty())
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error that an operator can act on is one line on stderr."""
+    own = sys.__stdout__
+    if own is None:  # it was closed
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    elif sys.stdout is own:  # else it is a test's
+        sys.stdout = _stdout(own)
     try:
         status = cli.main(arguments, prog_name="ftnids", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Abort:
         print("ftnids: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -59,8 +84,9 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EPIPE, errno.EIO):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again when it flushes at exit
-        print(f"ftnids: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        if error.filename == STDOUT:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again when it ends
+        print(f"ftnids: cannot write to {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
     except FtnidsError as error:
         print(f"ftnids: {error}", file=sys.stderr)

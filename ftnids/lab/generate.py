@@ -18,6 +18,7 @@ from typing import Final
 
 from ftnids.lab import workload
 from ftnids.lab.programs import DNS_PORT, HTTP_PORT, answer_to, question
+from ftnids.lab.writing import private, writing
 
 EPOCH_US: Final = 1_700_000_000_000_000  # the first packet's time; fixed, so that a seed gives one file
 SNAPLEN: Final = 65_535
@@ -158,8 +159,7 @@ def packets(seed: int, connections: int, lookups: int, seconds: float) -> Iterat
 def write(path: Path, seed: int, connections: int = 400, lookups: int = 300, seconds: float = 5.0) -> int:
     """Write the capture file (classic pcap, microseconds, Ethernet) by `seed`; the number of packets."""
     count = 0
-    path.touch(0o600)
-    with path.open("wb") as out:
+    with writing(path), private(path) as out:
         out.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, SNAPLEN, 1))
         for time_us, packet in packets(seed, connections, lookups, seconds):
             whole, micros = divmod(EPOCH_US + time_us, 1_000_000)

@@ -19,6 +19,7 @@ from ftnids.lab.processes import Children
 from ftnids.lab.progress import Voice, Watch
 from ftnids.lab.replicas import SNAPLEN, Places, Set
 from ftnids.lab.traffic import Tap, Traffic, senders
+from ftnids.lab.writing import writing
 
 ETHERNET: Final = 1
 TAP_PCAP: Final = "tap.pcap"  # in -o DIR: all that went over the hub
@@ -161,7 +162,8 @@ def _judge(options: Options, places: Places, voice: Voice, outcome: Outcome) -> 
         result |= reference.compare(options, places, source, seed, outcome.statuses, alerts)
     result["notes"] = [*outcome.notes, *summary.warnings(outcome.statuses)]
     result["reasons"] = summary.verdict(result, reasons)
-    (places.out / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
+    with writing(places.out / "summary.json"):
+        (places.out / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
     for note in result["notes"]:
         voice.say(note)
     report.show(voice.console, result, alerts)

@@ -21,6 +21,7 @@ from ftnids.lab.netns import CAPTURE, Link
 from ftnids.lab.options import Options
 from ftnids.lab.processes import POLL_S, Child, Children, wait_until
 from ftnids.lab.progress import Watch, seen_by
+from ftnids.lab.writing import private, writing
 from ftnids.peers import keys
 from ftnids.status.snapshot import Snapshot
 
@@ -68,8 +69,8 @@ def make_secret(options: Options, places: Places) -> None:
     digest = hashlib.blake2b(
         str(options.seed).encode(), digest_size=keys.SECRET_BYTES, person=b"ftnids lab"
     ).hexdigest()
-    places.secret.touch(0o600)
-    places.secret.write_text(digest + "\n")
+    with writing(places.secret), private(places.secret) as file:
+        file.write(digest.encode() + b"\n")
 
 
 def configurations(options: Options, places: Places, link: Link | None) -> dict[str, dict[str, Any]]:
@@ -149,7 +150,8 @@ class Replica:
         self.directory.mkdir(exist_ok=True)
         Path(self._configuration["replica"]["run_dir"]).mkdir(mode=0o700, exist_ok=True)
         path = self.directory / "replica.toml"
-        path.write_text(toml(self._configuration).lstrip())
+        with writing(path):
+            path.write_text(toml(self._configuration).lstrip())
         command = [sys.executable, "-m", "ftnids", "run", "-c", str(path)]
         if link is not None:
             command = link.inside(self.name, *command)

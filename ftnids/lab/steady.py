@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Final
 
+from ftnids.lab.writing import writing
 from snort_adapter.launchers import Suricata
 
 PROTOCOLS: Final = ("default", "tcp", "udp", "icmp")
@@ -32,5 +33,6 @@ def ids_config(ids: str, directory: Path) -> str:
     for protocol in PROTOCOLS:
         lines.append(f"  {protocol}:")
         lines += [f"    {prefix}{state}: {FOREVER_S}" for state in STATES for prefix in ("", "emergency-")]
-    path.write_text("\n".join(lines) + "\n")
+    with writing(path):
+        path.write_text("\n".join(lines) + "\n")
     return str(path)

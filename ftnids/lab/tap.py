@@ -16,6 +16,7 @@ import numpy as np
 from ftnids import limits
 from ftnids.core import Capture, Ring, pcap_header
 from ftnids.lab import leftovers
+from ftnids.lab.writing import private, writing
 
 
 class Tap:
@@ -42,9 +43,10 @@ class Tap:
             seed=0,
             mode=0o600,
         )
-        path.touch(0o600)
-        self.file = path.open("wb", buffering=0)
-        self.file.write(pcap_header(self.capture.linktype, snaplen))
+        self.path, self.file = path, private(path)
+        with writing(path):
+            self.file.write(pcap_header(self.capture.linktype, snaplen))
+            self.file.flush()  # the core writes to the same descriptor
         self.written = 0
         self.stopping = False
 
@@ -68,7 +70,8 @@ class Tap:
             times_us = np.asarray(self.ring.times(first, last)) // 1_000
             self.ring.publish_agreed(first, refs, times_us, np.zeros(len(refs), np.uint8))
             self.ring.set_stable(last)
-            self.written = self.ring.export_pcap(self.file.fileno(), first, last)
+            with writing(self.path):
+                self.written = self.ring.export_pcap(self.file.fileno(), first, last)
             self.ring.fed = last
             self.ring.free_captured(last)
 

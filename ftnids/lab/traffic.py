@@ -21,6 +21,7 @@ from ftnids.lab import workload
 from ftnids.lab.netns import CAPTURE, SENDER, TAP, Link, Sender
 from ftnids.lab.options import Options
 from ftnids.lab.processes import Child, Children
+from ftnids.lab.writing import writing
 
 REPLAY: Final = Sender("replay")
 CLIENT: Final = Sender("client", "10.84.0.1/24")
@@ -60,7 +61,8 @@ class Traffic:
             file = site / (path.lstrip("/") or "index.html")
             if path != "/missing.html":
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(workload.page(path))
+                with writing(file):
+                    file.write_bytes(workload.page(path))
         for program, arguments in (("serve", ("--directory", str(site))), ("answer", ())):
             server = self._start(SERVER, program, SERVER_ADDRESS, *arguments)
             server.read_line(limits.LAB_READY_SECONDS)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ftnids.core import RandomDrop, pcap_header
 from ftnids.lab import scan
 from ftnids.lab.verify import Stream
+from ftnids.lab.writing import private, writing
 
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
@@ -65,11 +66,11 @@ def union(source: Path, choose: Choose, replicas: int, snaplen: int, seed: int, 
     """Write to the pcap file `out` the packets of `source` that at least one replica captured, in file order."""
     hashes, times, holders = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.uint32)]
     total, captured, seq = 0, np.zeros(replicas, np.int64), 0
-    out.touch(0o600)
-    with out.open("wb", buffering=0) as file:
+    with writing(out), private(out) as file:
         for batch in scan.batches(source, snaplen, seed):
             if not total:
                 file.write(pcap_header(batch.ring.linktype, snaplen))
+                file.flush()  # the core writes to the same descriptor
             here = np.array(batch.ring.hashes(batch.first, batch.last))
             held = choose(here)
             total += len(here)
