@@ -83,6 +83,7 @@ class Replica:
         self.rejoin = False  # whether to start anew: the others have gone on without this replica
         self._ended = False  # the agreed stream is complete, and stable
         self._capture_ended = False
+        self._captured_before = 0
         self._cut_short = False  # this replica ends before the stream does
         self._positions = np.empty(0, np.int64)  # own packets that are published and not stable, by place ...
         self._seqs = np.empty(0, np.int64)  # ... and seq
@@ -293,7 +294,7 @@ class Replica:
 
     def _start(self, start: Start) -> None:
         self.feed.start_at(start.seq)
-        # captured before there was a set: not in the agreed stream
+        self._captured_before = start.position  # not in the agreed stream
         self._log.info("view", **self._view_facts(start), captured_before=start.position)
         self.desk.start(start.view.coordinator, start.members, time.monotonic_ns())
         if self.config.capture.from_start:
@@ -401,6 +402,7 @@ class Replica:
         record.peers = {**self.transport.counters, **self.engine.counters()}
         record.counters |= {
             "captured": self.thread.captured,
+            "captured_before": self._captured_before,
             "kernel_drops": self.thread.kernel_drops,
             "ring_drops": self.thread.ring_drops,
             "injected_drops": self.thread.injected_drops,

@@ -21,7 +21,7 @@ from ftnids.errors import ConfigError, PeerError
 from ftnids.lab import generate
 from ftnids.replica import Replica
 from ftnids.status import snapshot
-from ftnids.sync.actions import Publish
+from ftnids.sync.actions import Publish, Start
 
 
 @pytest.fixture
@@ -78,6 +78,17 @@ def test_a_void_seq_has_no_position(config: Config) -> None:
         replica._act(Publish(replica.engine.view, 10, refs, times, np.zeros(3, np.uint8)))
         assert replica._positions.tolist() == [7]
         assert replica._seqs.tolist() == [12]
+    finally:
+        replica._close()
+
+
+def test_what_was_captured_before_the_first_view_is_counted(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = Replica(config)
+    monkeypatch.setattr(replica.thread, "start", lambda: None)
+    try:
+        assert replica._snapshot("").counters["captured_before"] == 0
+        replica._act(Start(replica.engine.view, (0, 1), 7, 0))
+        assert replica._snapshot("").counters["captured_before"] == 7
     finally:
         replica._close()
 
