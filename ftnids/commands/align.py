@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import select
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +32,7 @@ from ftnids.sync.merge import Merger, Settings, Settled
 from ftnids.sync.messages import I64
 
 SLOTS = 2 * limits.MAX_WINDOW  # packets of one file in memory
+STDIN, STDOUT = Path("/dev/stdin"), Path("standard output")  # what "-" stands for
 FOREVER = int(np.iinfo(np.int64).max)
 WAIT_MS = 10  # a file that waits for room in its ring comes back after this long
 
@@ -112,7 +115,9 @@ class Output:
         ring.publish_agreed(self.agreed, refs, settled.time_us[first:last], settled.flags[first:last])
         self.agreed += last - first
         ring.set_stable(self.agreed)
-        ring.export_pcap(self.pcap.fileno(), self.agreed - (last - first), self.agreed)
+        seq, fd = self.agreed - (last - first), self.pcap.fileno()
+        while (seq := ring.export_pcap(fd, seq, self.agreed)) < self.agreed:
+            select.select([], [fd], [])  # a pipe that somebody made non-blocking is full
         ring.fed = self.agreed
         ring.free_recovered(ring.recovered_head)
         return last
@@ -176,8 +181,8 @@ def _ring(name: str, path: Path, linktype: int, seed: int) -> Ring:
 
 def align(
     paths: Sequence[Path], output: Path, map_path: Path | None, settings: Settings, progress: Callable[[int], None]
-) -> tuple[dict[str, Any], list[str]]:
-    """Merge the captures `paths` into `output`; returns the summary and the warnings.
+) -> dict[str, Any]:
+    """Merge the captures `paths` into `output`; returns the summary.
 
     `progress` is told the number of agreed packets now and then.  CaptureError for inputs and outputs that cannot be
     read or written.
@@ -206,7 +211,8 @@ def align(
         except OSError as error:
             raise FeedError(f"{output}: cannot be written: {error.strerror}") from None
         seconds = time.perf_counter() - started
-        summary = {
+        warnings = [source.capture.warning for source in sources if source.capture.warning]
+        return {
             "replicas": [
                 {"name": str(source.path), "captured": source.told, "recovered": out.agreed - source.held}
                 for source in sources
@@ -221,8 +227,8 @@ def align(
             "max_desync": merger.max_desync,
             "seconds": round(seconds, 3),
             "packets_per_second": round(out.agreed / seconds),
+            "warnings": warnings,
         }
-        return summary, [source.capture.warning for source in sources if source.capture.warning]
 
 
 def _decisions(sources: Sequence[Source], merger: Merger, pool: Executor) -> Iterator[Settled]:
@@ -241,6 +247,8 @@ def _decisions(sources: Sequence[Source], merger: Merger, pool: Executor) -> Ite
 
 def _writable(path: Path, mode: str) -> IO[Any]:
     """Open for writing; what is made is for its owner alone, packets being in it."""
+    if path is STDOUT:
+        return os.fdopen(os.dup(sys.__stdout__.fileno() if sys.__stdout__ else 1), mode, 0)
     try:
         buffering = 0 if "b" in mode else -1  # the core writes to the same descriptor
         return open(path, mode, buffering, opener=lambda name, flags: os.open(name, flags, 0o600))
@@ -250,18 +258,30 @@ def _writable(path: Path, mode: str) -> IO[Any]:
 
 @click.command("align")
 @click.argument("captures", nargs=-1, type=click.Path(path_type=Path), metavar="A.pcap B.pcap [C.pcap ...]")
-@click.option("-w", "output", required=True, type=click.Path(path_type=Path), help="The agreed capture (pcap, us).")
+@click.option(
+    "-w",
+    "output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help='The agreed capture (pcap, us); "-": to stdout.',
+)
 @click.option(
     "--map", "map_path", type=click.Path(path_type=Path), help="For each packet its place in each copy, or -1."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object.")
 @click.option("-k", default=56, show_default=True, help="Packets in a cluster.")
 @click.option("-l", "length", default=8, show_default=True, help="Contiguous common packets that make an anchor.")
 @click.option("--aligner", default="default", show_default=True, help='"default", or "difflib", the slow reference.')
 def command(
     captures: tuple[Path, ...], output: Path, map_path: Path | None, as_json: bool, k: int, length: int, aligner: str
 ) -> int:
-    """Merge lossy captures of one link into one: every packet that any of them holds, once, in order."""
+    """Merge lossy captures of one link into one: every packet that any of them holds, once, in order.
+
+    One capture may be "-", standard input.  With "-w -" the summary goes to standard error.
+    """
+    captures = tuple(STDIN if str(path) == "-" else path for path in captures)
+    output = STDOUT if str(output) == "-" else output
+    _check_streams(captures, output)
     if not 2 <= len(captures) <= limits.MAX_MEMBERS:
         raise UsageError(f"{len(captures)} captures: wants 2 to {limits.MAX_MEMBERS}")
     for name, value, most in (("-k", k, limits.MAX_CLUSTER), ("-l", length, limits.MAX_ANCHOR)):
@@ -275,14 +295,31 @@ def command(
     settings = Settings(k=k, l=length, aligner=aligner)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the rings are removed
     with _progress() as progress:
-        summary, warnings = align(captures, output, map_path, settings, progress)
-    click.echo(json.dumps(summary) if as_json else _table(summary, output))
-    for warning in warnings:
+        summary = align(captures, output, map_path, settings, progress)
+    click.echo(json.dumps(summary) if as_json else _table(summary, output), err=output is STDOUT)
+    for warning in summary["warnings"]:
         click.echo(f"ftnids: {warning}", err=True)
     if summary["alone"]:
         names = ", ".join(summary["alone"])
         click.echo(f"ftnids: {names}: no packet in common with another capture; are they of one link?", err=True)
-    return 1 if warnings else 0
+    return 1 if summary["warnings"] else 0
+
+
+def _check_streams(captures: Sequence[Path], output: Path) -> None:
+    """UsageError for what would wait for ever, or fill a terminal with packets."""
+    if captures.count(STDIN) > 1:
+        raise UsageError("-: standard input can be read once; name files for the other captures")
+    if output is STDOUT and sys.stdout.isatty():
+        raise UsageError("-w -: standard output is a terminal; redirect it, or name a file")
+    for path in captures:
+        try:
+            mode = path.stat().st_mode
+        except OSError:  # said when it is opened
+            continue
+        pipe = stat.S_ISFIFO(mode) and os.path.realpath(path).startswith("/proc/")  # the shell's, not one with a name
+        if stat.S_ISCHR(mode) or (stat.S_ISFIFO(mode) and not pipe):
+            what = "a FIFO, on which align would wait for a writer" if stat.S_ISFIFO(mode) else "a device"
+            raise UsageError(f"{path}: is {what}; name a file, or pipe one capture into - (standard input)")
 
 
 def _same_file(one: Path, other: Path) -> bool:

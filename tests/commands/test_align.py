@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Final
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from ftnids.cli import cli
+from ftnids.commands import align
 from ftnids.errors import FtnidsError
 
 Record = tuple[int, bytes]  # time in us, frame
 START = 1_700_000_000_000_000
+ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 def write_pcap(path: Path, records: list[Record], *, linktype: int = 1, cut: int = 0) -> Path:
@@ -157,7 +164,9 @@ def test_a_truncated_capture_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
     second = write_pcap(tmp_path / "b.pcap", line(40))
     result = run(first, second, "-w", tmp_path / "agreed.pcap", "--json")
     assert result.return_value == 1
-    assert json.loads(result.stdout)["agreed"] == 49
+    figures = json.loads(result.stdout)
+    assert figures["agreed"] == 49
+    assert figures["warnings"] == [result.stderr.removeprefix("ftnids: ").strip()]
     assert result.stderr.startswith("ftnids: ")
     assert "a.pcap" in result.stderr
     assert "truncated" in result.stderr
@@ -241,3 +250,58 @@ def test_a_capture_is_not_overwritten_through_a_link(tmp_path: Path, pair: tuple
 def test_the_map_does_not_overwrite_the_output(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     assert "is where -w writes" in refusal(*pair, "-w", tmp_path / "agreed", "--map", tmp_path / "agreed")
     assert not (tmp_path / "agreed").exists()
+
+
+def test_a_fifo_without_a_writer_does_not_hang(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    assert "is a FIFO, on which align would wait" in refusal(pair[0], tmp_path / "fifo", "-w", tmp_path / "agreed.pcap")
+    assert "is a device" in refusal(pair[0], "/dev/zero", "-w", tmp_path / "agreed.pcap")
+
+
+def shell(line_: str, *arguments: Path) -> subprocess.CompletedProcess[bytes]:
+    """A line of shell in which `align` is the command and $1, $2 ... are files."""
+    whole = f'align() {{ "{sys.executable}" -m ftnids align "$@"; }}; {line_}'
+    return subprocess.run(["bash", "-c", whole, "bash", *arguments], cwd=ROOT, capture_output=True, check=False)
+
+
+def test_the_agreed_capture_to_standard_output(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    """As tcpdump does it: packets on standard output, words on standard error."""
+    done = shell('align "$1" "$2" -w - --json', *pair)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "agreed.pcap").write_bytes(done.stdout)
+    assert [frame for _, frame in read_pcap(tmp_path / "agreed.pcap")] == [frame for _, frame in line(20)]
+    assert json.loads(done.stderr)["agreed"] == 20
+    assert not (ROOT / "-").exists()
+
+
+def test_a_capture_from_standard_input(pair: tuple[Path, Path]) -> None:
+    for read in ('cat "$2" | align "$1" -', 'align "$1" - < "$2"', 'align "$1" <(cat "$2")'):
+        done = shell(f"{read} -w - | tail -c +25", *pair)
+        assert done.returncode == 0
+        assert done.stdout == pair[0].read_bytes()[24:], (read, done.stderr)
+    assert "can be read once" in refusal("-", "-", "-w", "x")
+
+
+def test_a_reader_that_goes_away_is_one_line(tmp_path: Path) -> None:
+    large = [write_pcap(tmp_path / f"{i}.pcap", line(20_000)) for i in range(2)]
+    done = shell('set -o pipefail; align "$1" "$2" -w - | head -c 100', *large)
+    assert done.returncode == 1
+    assert done.stderr == b"ftnids: standard output: cannot be written: Broken pipe\n"
+
+
+def test_standard_output_that_does_not_block(tmp_path: Path) -> None:
+    """A full pipe loses nothing, whoever made it non-blocking."""
+    large = [write_pcap(tmp_path / f"{i}.pcap", line(20_000)) for i in range(2)]
+    command = [sys.executable, "-m", "ftnids", "align", *map(str, large), "-w", "-"]
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with subprocess.Popen(command, cwd=ROOT, stdout=write, stderr=subprocess.DEVNULL) as process:
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            assert pipe.read()[24:] == large[0].read_bytes()[24:]
+        assert process.wait() == 0
+
+
+def test_packets_do_not_go_to_a_terminal(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(align, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+    assert "-w -: standard output is a terminal" in refusal(*pair, "-w", "-")
