@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ftnids import limits
-from ftnids.errors import FtnidsError, UsageError
+from ftnids.errors import CaptureError, FtnidsError, UsageError
 from ftnids.lab import generate, leftovers, reference, report, scan, summary, verify
 from ftnids.lab.netns import PORT_MTU, Link
 from ftnids.lab.options import Options, prepare
@@ -50,7 +50,7 @@ def run(options: Options, voice: Voice) -> dict[str, Any]:
         if places.source:
             played = played or scan.shape(places.source)
         outcome = _operate(options, places, played, voice)
-        return _judge(options, places, voice, outcome)
+        return _judge(options, places, voice, outcome, played.warning if played else "")
 
 
 # -- set-up ----------------------------------------------------------------------------------------
@@ -60,7 +60,12 @@ def _look_at(options: Options, voice: Voice) -> scan.Shape | None:
     """What `--pcap FILE` holds; None without one.  An error when it cannot be played."""
     if options.pcap is None:
         return None
-    shape = scan.shape(options.pcap, voice.say)
+    try:
+        shape = scan.shape(options.pcap)
+    except CaptureError as error:
+        raise UsageError(f"--pcap {error}") from None
+    if shape.warning:
+        voice.say(shape.warning)
     if options.netns and shape.linktype != ETHERNET:
         raise UsageError(f"{options.pcap}: holds no Ethernet frames, which is all that the hub carries; use --no-netns")
     return shape
@@ -147,8 +152,11 @@ def _send(
 # -- the verdict -----------------------------------------------------------------------------------
 
 
-def _judge(options: Options, places: Places, voice: Voice, outcome: Outcome) -> dict[str, Any]:
-    """Check streams and alerts, compare with the reference, write the summary and show it."""
+def _judge(options: Options, places: Places, voice: Voice, outcome: Outcome, damage: str) -> dict[str, Any]:
+    """Check streams and alerts, compare with the reference, write the summary and show it.
+
+    `damage` is why a part of the input was not read: what follows is true of the rest alone.
+    """
     seed = places.hash_seed
     result = summary.summarize(outcome.statuses, places.out)
     alerts = summary.read_alerts(places.out / "alerts.jsonl")
@@ -162,6 +170,7 @@ def _judge(options: Options, places: Places, voice: Voice, outcome: Outcome) -> 
         result |= reference.compare(options, places, source, seed, outcome.statuses, alerts)
     result["notes"] = [*outcome.notes, *summary.warnings(outcome.statuses)]
     result["reasons"] = summary.verdict(result, reasons)
+    result |= {"damaged_input": damage} if damage else {}
     with writing(places.out / "summary.json"):
         (places.out / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
     for note in result["notes"]:

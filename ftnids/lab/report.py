@@ -58,7 +58,10 @@ def show(console: Console, summary: Mapping[str, Any], alerts: Sequence[Mapping[
     text = f"FAIL  {len(reasons)} fault(s)" if reasons else "PASS  the replicas' streams are equal"
     if not reasons and "alert_differences" in summary:
         text += ", and no difference of alerts from the reference is unexplained"
-    console.print(Text(text, style="bold red" if reasons else "bold green"), soft_wrap=True)
+    if damage := summary.get("damaged_input"):
+        text += f" (of what could be read of the input: {damage})"
+    colour = "red" if reasons else "yellow" if damage else "green"
+    console.print(Text(text, style=f"bold {colour}"), soft_wrap=True)
 
 
 def _show_set(console: Console, summary: Mapping[str, Any]) -> None:

@@ -35,6 +35,7 @@ class Shape:
     seconds: float  # from the first packet to the last
     longest_gap_s: float
     linktype: int
+    warning: str = ""  # why a part of it was not read
 
 
 def _ignore(_: str) -> None:
@@ -73,10 +74,11 @@ def batches(path: Path, snaplen: int, seed: int, warn: Callable[[str], None] = _
         ring.close(unlink=True)
 
 
-def shape(path: Path, warn: Callable[[str], None] = _ignore) -> Shape:
+def shape(path: Path) -> Shape:
     """Read the whole file once.  CaptureError naming the file and the fault when it is empty or no capture file."""
     packets, begin, end, gap, linktype = 0, 0, 0, 0, 0
-    for batch in batches(path, limits.MAX_SNAPLEN, 0, warn):
+    said: list[str] = []
+    for batch in batches(path, limits.MAX_SNAPLEN, 0, said.append):
         times = np.asarray(batch.ring.times(batch.first, batch.last))
         if not packets:
             begin = end = int(times[0])
@@ -86,4 +88,4 @@ def shape(path: Path, warn: Callable[[str], None] = _ignore) -> Shape:
         packets += len(times)
     if not packets:
         raise CaptureError(f"{path}: holds no packet; the lab needs a capture file with at least one")
-    return Shape(packets, (end - begin) / 1e9, gap / 1e9, linktype)
+    return Shape(packets, (end - begin) / 1e9, gap / 1e9, linktype, "; ".join(said))
