@@ -14,7 +14,6 @@ from typing import Final
 import psutil
 
 from ftnids import limits
-from ftnids.core.pure.source import compile_filter
 from ftnids.errors import CaptureError
 
 SIOCETHTOOL: Final = 0x8946
@@ -27,6 +26,7 @@ FLAG_RX_VLAN: Final = 1 << 8
 FLAG_LRO: Final = 1 << 15
 LINK_HEADER: Final = 18  # Ethernet with a VLAN tag, as libpcap reckons
 SLOT_HEADER: Final = 80  # what the kernel puts before a frame in the buffer, about
+IFF_LOOPBACK: Final = 8
 ARPHRD_ETHER: Final = 1
 LINKTYPES: Final = {ARPHRD_ETHER: 1, 772: 1, 65534: 101}  # loopback is Ethernet to libpcap, a tunnel raw IP
 FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
@@ -42,6 +42,9 @@ class Fault:
 
 def preflight(interface: str) -> list[Fault]:
     """What is wrong with a capture interface; empty when it hands on frames as they were and sends none of its own."""
+    if _is_loopback(interface):  # it cannot be cured
+        cure = "for a trial it serves; else name the interface of a tap or a SPAN port"
+        return [Fault("it is the loopback interface, on which this host talks to itself", cure)]
     return [*_offloads(interface), *_chatter(interface)]
 
 
@@ -58,9 +61,17 @@ def kernel_buffer(interface: str, snaplen: int, buffer_bytes: int) -> list[Fault
     if packets >= limits.KERNEL_PACKETS:
         return []
     needed = limits.KERNEL_PACKETS * (longest + SLOT_HEADER) // (1 << 20) + 1
-    off = f"ethtool -K {interface} tso off gso off gro off, or " if offloaded else ""
+    off = f"ethtool -K {interface} tso off gso off gro off, or "
+    off = off if offloaded and not _is_loopback(interface) else ""
     what = f"its kernel buffer holds only {packets} packets"
     return [Fault(what, f"{off}a smaller capture.snaplen, or capture.buffer_mb = {needed}")]
+
+
+def _is_loopback(interface: str) -> bool:
+    try:
+        return bool(int(Path("/sys/class/net", interface, "flags").read_text(), 16) & IFF_LOOPBACK)
+    except OSError:
+        return False
 
 
 def filter_fault(interface: str, bpf: str) -> str:
@@ -71,6 +82,8 @@ def filter_fault(interface: str, bpf: str) -> str:
         hardware = ARPHRD_ETHER  # it is not there
     if not bpf or hardware not in LINKTYPES:
         return ""
+    from ftnids.core.pure.source import compile_filter  # whatever captures; without an open source only it can
+
     try:
         compile_filter(LINKTYPES[hardware], bpf)
     except CaptureError as error:

@@ -205,6 +205,15 @@ def test_an_interface_that_is_not_there() -> None:
         is_advice(finding, Level.FAIL, "there is no interface", "lo")
 
 
+def test_the_loopback_interface_is_for_trials() -> None:
+    """Nobody should take its address away."""
+    found = interface.examine("lo", config.Capture())
+    assert [one.level for one in found] == [Level.OK, Level.WARN, Level.WARN]
+    is_advice(found[1], Level.WARN, "the loopback interface", "name the interface of a tap or a SPAN port")
+    is_advice(found[2], Level.WARN, "kernel buffer", "a smaller capture.snaplen, or capture.buffer_mb = ")
+    assert not any(word in one.do for one in found for word in ("flush", "disable_ipv6", "ethtool"))
+
+
 @contextlib.contextmanager
 def namespace() -> Iterator[None]:
     """A network namespace with a veth pair, `cap` and its peer, as a host would have them."""
