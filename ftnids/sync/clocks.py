@@ -28,9 +28,7 @@ from ftnids.sync.messages import I64, U64
 
 BLOCK = 255  # samples of one knot
 PAUSE_NS = 50_000_000  # samples before and behind such a pause share no knot
-SAMPLED = 32_768  # packets of one window that are looked at
 MIX = np.uint64(0x9E3779B97F4A7C15)
-KEPT = 8_192  # samples kept between fits: at least those of the packets that a view change keeps waiting
 FEW = 16  # fewer samples than that make no good fit
 THIN_NS = 1_000_000  # one sample in so long a time ...
 THIN_LEAVES = 256  # ... when that leaves so many
@@ -182,7 +180,7 @@ class Clock:
             self.refused += 1
             return
         self._residual = largest
-        self._t, self._d = t[-KEPT:], d[-KEPT:]
+        self._t, self._d = t[-limits.CLOCK_SAMPLES :], d[-limits.CLOCK_SAMPLES :]
 
     def _shape(self, t: NDArray[np.float64], d: NDArray[np.float64]) -> list[slice]:
         """The line, and the knots on it; returns the samples at the ends that are too few for a knot of their own."""
@@ -261,7 +259,7 @@ def common(hash_a: U64, hash_b: U64) -> tuple[I64, I64]:
 
     Of large windows a sample: all packets of every so many hashes, so that unique stays unique.
     """
-    share = max(len(hash_a), len(hash_b)) // SAMPLED
+    share = max(len(hash_a), len(hash_b)) // limits.CLOCK_SAMPLED
     a, at_a = _unique(hash_a, share)
     b, at_b = _unique(hash_b, share)
     _, in_a, in_b = np.intersect1d(a, b, assume_unique=True, return_indices=True)

@@ -18,9 +18,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ftnids import limits
 from ftnids.sync.messages import I64, U32, U64
 
-SAMPLED = 8_192  # packets of one window that are looked at
 MIX = np.uint64(0x9E3779B97F4A7C15)
 MEMORY = 50_000  # packets after which half of what was seen is forgotten
 HALF_LIFE_NS = 10e9  # of the widened tolerance
@@ -49,7 +49,7 @@ class Jitter:
         """
         if len(hashes) == 0:
             return 0
-        share = max(len(hashes) // SAMPLED, 1)
+        share = max(len(hashes) // limits.JITTER_SAMPLED, 1)
         at = np.arange(len(hashes))
         if share > 1:
             at = np.flatnonzero((hashes * MIX) >> np.uint64(32) < np.uint64(2**32 // share))

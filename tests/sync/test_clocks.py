@@ -164,3 +164,18 @@ def test_only_hashes_unique_on_both_sides_are_common() -> None:
 def test_a_flood_teaches_nothing() -> None:
     ours, theirs = common(np.full(500, 7, np.uint64), np.full(400, 7, np.uint64))
     assert len(ours) == len(theirs) == 0
+
+
+def test_what_is_kept_and_looked_at_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CLOCK_SAMPLES", 100)
+    monkeypatch.setattr(limits, "CLOCK_SAMPLED", 1_000)
+    clock = Clock()
+    for first in range(0, 5_000, 500):
+        times = np.arange(first, first + 500, dtype=np.int64) * 2_000_000
+        clock.learn(times, times + 3_000)
+        assert len(clock._t) <= 100
+    assert clock.offset_ns() == 3_000
+    hashes = np.random.default_rng(1).integers(0, 1 << 63, 10_000, np.uint64)
+    left, right = common(hashes, hashes)
+    assert (left == right).all()
+    assert 500 < len(left) < 2_000
