@@ -42,10 +42,11 @@ class Jitter:
             return 0
         return int(self._wide_ns * 0.5 ** (max(time_ns - self._at_ns, 0) / HALF_LIFE_NS))
 
-    def look(self, hashes: U64, time_ns: I64, holders: U32, tolerance_ns: int) -> int:
+    def look(self, hashes: U64, time_ns: I64, holders: U32, spread_ns: I64, tolerance_ns: int) -> int:
         """Look at merged packets (bit masks of holders); the tolerance to merge them again with, or 0.
 
-        The arrays have one element a packet, in merged order.
+        The arrays have one element a packet, in merged order.  A packet's stamps are spread beyond the tolerance where
+        their order showed that it was late: a wider tolerance covers that, too.
         """
         if len(hashes) == 0:
             return 0
@@ -64,7 +65,8 @@ class Jitter:
         self._repeats = self._repeats * fade + share * int(repeats.sum())
         if not parted.any() or self._parted <= self._repeats:
             return 0
-        return self._widen(gap[parted], tolerance_ns, int(time_ns[-1]))
+        late = spread_ns[(spread_ns > tolerance_ns) & (spread_ns <= self._reorder_ns)]
+        return self._widen(np.concatenate([gap[parted], late]), tolerance_ns, int(time_ns[-1]))
 
     def _widen(self, gaps: NDArray[np.int64], tolerance_ns: int, now_ns: int) -> int:
         wide = int(gaps.max()) + tolerance_ns + 1_000  # the gaps are those of means of stamps within the tolerance

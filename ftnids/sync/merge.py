@@ -372,7 +372,13 @@ class Merger:
         if here.all():
             return 0
         holders = (here * (1 << np.arange(here.shape[1]))).sum(axis=1).astype(np.uint32)
-        return self._jitter.look(window.merged_hashes(merged.place), merged.time_ns, holders, window.tolerance)
+        earliest, latest = np.full(len(here), FOREVER), np.full(len(here), NEVER)
+        for column, times in enumerate(window.times):
+            own = here[:, column]
+            stamps = times[merged.place[own, column]]
+            earliest[own], latest[own] = np.minimum(earliest[own], stamps), np.maximum(latest[own], stamps)
+        hashes = window.merged_hashes(merged.place)
+        return self._jitter.look(hashes, merged.time_ns, holders, latest - earliest, window.tolerance)
 
     def _train(self, streams: list[Stream], pairs: Mapping[int, tuple[I64, I64]]) -> None:
         """Train the clocks on packets of each stream and the reference, by index; made-up times are left out."""
