@@ -60,7 +60,7 @@ class Judge:
         self.lives: list[Life] = []
         self._ledgers: dict[View, Ledger] = {}
         self._ancestors: dict[View, set[View]] = {}
-        self._clock: list[tuple[int, int, int]] = []  # true time; tolerance in force from then on, room in it
+        self._clock: list[tuple[int, int, int, int]] = []  # true time; tolerance from then on, room in it, least room
         self._began_ns = 0  # all replicas were in their first view
         self.excused = 0  # bursts that came out wrong while a clock erred by more than the tolerance
 
@@ -137,10 +137,13 @@ class Judge:
                     f"known in view {view.number}: packet {theirs[at]}, time {ledger.time_us[first + at]}"
                 )
 
-    def clock(self, now: int, tolerance_ns: int, room_ns: int) -> None:
-        """A coordinator's clocks: the widest tolerance in force, and by how much the true errors stay within theirs."""
-        if not self._clock or self._clock[-1][1:] != (tolerance_ns, room_ns):
-            self._clock.append((now, tolerance_ns, room_ns))
+    def clock(self, now: int, tolerance_ns: int, room_ns: int, least_ns: int) -> None:
+        """A coordinator's clocks: the widest tolerance in force, and by how much the true errors stay within theirs.
+
+        `least_ns` is the same by the tolerances at the last packet that all know: a late stamp must fit into those.
+        """
+        if not self._clock or self._clock[-1][1:] != (tolerance_ns, room_ns, least_ns):
+            self._clock.append((now, tolerance_ns, room_ns, least_ns))
 
     # -- at the end ------------------------------------------------------------------------------------
 
@@ -182,24 +185,25 @@ class Judge:
         here[here] = self.link.time_ns[stream.packet[here]] >= since
         return (stream.at_ns[here] - self.link.time_ns[stream.packet[here]]) / 1e6
 
-    def _in_force(self, times: I64) -> tuple[I64, I64]:
-        """By packet, around its decision: the widest tolerance, and by how much all clocks kept to theirs at least."""
-        since = np.array([at for at, _, _ in self._clock])
+    def _in_force(self, times: I64) -> tuple[I64, I64, I64]:
+        """By packet, around its decision: the widest tolerance, by how much all clocks kept to theirs, and least so."""
+        since = np.array([at for at, *_ in self._clock])
         first = np.maximum(np.searchsorted(since, times - BEFORE, side="right") - 1, 0)
-        last = np.minimum(np.searchsorted(since, times + DECIDED), len(since))
+        last = np.minimum(np.searchsorted(since, np.maximum(times, self._began_ns) + DECIDED), len(since))
         spans = [self._clock[a : max(a + 1, b)] for a, b in zip(first, last, strict=True)]
-        widest = np.array([max(tolerance for _, tolerance, _ in span) for span in spans])
-        return widest, np.array([min(room for _, _, room in span) for span in spans])
+        widest = np.array([max(tolerance for _, tolerance, _, _ in span) for span in spans])
+        room, least = (np.array([min(one[i] for one in span) for span in spans]) for i in (2, 3))
+        return widest, room, least
 
     def _check_completeness(self, agreed: I64, captured: list[I64]) -> None:
         """Once per real occurrence; between the largest replica's count and the union where ambiguous."""
         union = np.unique(np.concatenate([life.stream.ids for life in self.lives]))
         _, group, sizes = np.unique(self.link.hash, return_inverse=True, return_counts=True)
-        tolerance, room = self._in_force(self.link.time_ns)
+        tolerance, room, least = self._in_force(self.link.time_ns)
         w = self.weather
         repeating = w.repeats or w.collisions or w.flood  # then reordering looks like loss: decision 0012
         told = (sizes[group] == 1) & (not repeating)
-        kept = (room >= 0) & np.where(self._overtaken, told, self._spread <= room)
+        kept = (room >= 0) & np.where(self._overtaken, told, (self._spread == 0) | (self._spread <= least))
         for fault in w.faults:  # no capture clock steps; when one does, what it stamped around that time is off
             if fault.kind == "step":
                 kept &= np.abs(self.link.time_ns - self.link.time_ns[0] - fault.at) > DECIDED

@@ -91,7 +91,7 @@ class Simulation:
         self._count = 0
         self._over_ns = int(self.link.time_ns[-1])  # no packet and no fault after this
         self._closing_ns = FOREVER
-        self._clock_ns = 0
+        self._clock_ns = self._clock_seq = 0
         self._at_work: dict[int, Life] = {}  # the newest process of each replica that has started
         born = weather.born or (0,) * weather.replicas
         for r in range(weather.replicas):
@@ -285,17 +285,18 @@ class Simulation:
     def _note_clock(self, x: Life) -> None:
         """Tell the judge by how much the clocks may err just now, and whether they do not err more."""
         coordinator = x.engine.coordinator
-        if coordinator is None or self.now - self._clock_ns < CLOCK_LOOK:
+        if coordinator is None or (coordinator.seq == self._clock_seq and self.now - self._clock_ns < CLOCK_LOOK):
             return
-        self._clock_ns = self.now
-        widest, least, mine = 0, FOREVER, x.local(self.now)
+        self._clock_ns, self._clock_seq = self.now, coordinator.seq
+        widest, room, least, mine = 0, FOREVER, FOREVER, x.local(self.now)
         for m in coordinator.members:
             other = self._at_work.get(m)
             if other and not other.dead and m != x.me:
                 tolerance = coordinator.merger.tolerance_ns(m, other.local(self.now))
                 error = abs(other.local(self.now) + coordinator.merger.offset_ns(m) - mine)
-                widest, least = max(widest, tolerance), min(least, tolerance - error - self.weather.jitter)
-        self.judge.clock(self.now, widest, least)
+                widest, error = max(widest, tolerance), error + self.weather.jitter
+                room, least = min(room, tolerance - error), min(least, coordinator.merger.tolerance_ns(m) - error)
+        self.judge.clock(self.now, widest, room, least)
 
     def _carry_out(self, x: Life) -> None:
         actions = x.engine.actions()
