@@ -80,7 +80,7 @@ class Coordinator:
         hashes, time_us, holders = member.history()
         if install.time_us > NO_TIME:
             settled = (hashes, time_us * 1000 - self.shift_ns, holders)
-            merger.resume(settled, install.cut_ns - self.shift_ns, self.shift_ns)
+            merger.resume(settled, install.cut_ns - self.shift_ns, self.shift_ns, install.tolerance_ns.get(me, 0))
 
     def change(self, install: Install, members: tuple[int, ...]) -> None:
         """The next view of the same coordinator: members go and come; one may do both (a new process)."""

@@ -126,6 +126,7 @@ class Merger:
         self._history = History()
         self._rounds = Rounds(settings.k, settings.max_desync)
         self._cut_ns = self._orphaned_ns = NEVER
+        self._carried_ns = NEVER, 0  # newest time that another merger settled, and how far its times may err
         self._last_us = floor_us
         self._shift_ns = 0
         self._jitter = Jitter(settings.reorder_ns)
@@ -160,8 +161,8 @@ class Merger:
             at = None if at_ns is None else at_ns - offset_ns
             self._streams[member].clock.set_offset(offset_ns, tolerance_ns, at)
 
-    def resume(self, history: tuple[U64, I64, U32], cut_ns: int, shift_ns: int) -> None:
-        """Go on where another merger stopped.
+    def resume(self, history: tuple[U64, I64, U32], cut_ns: int, shift_ns: int, tolerance_ns: int = 0) -> None:
+        """Go on where another merger stopped, the reference's clock being right to `tolerance_ns` against that one's.
 
         `history`: hashes, times (ns, reference clock) and holders (bit mask over members) of the last settled packets;
         `cut_ns`: all before it is settled (reference clock); `shift_ns`: what to add to the reference clock for the
@@ -173,6 +174,7 @@ class Merger:
             holders |= ((members >> np.uint32(member)) & np.uint32(1)) << np.uint32(column)
         self._history.append(hashes, times, holders, 0)
         self._cut_ns, self._shift_ns = cut_ns, shift_ns
+        self._carried_ns = int(times.max(initial=NEVER)), tolerance_ns
         self._orphaned()
 
     def taken(self, member: int, positions: I64) -> None:
@@ -462,7 +464,10 @@ class Merger:
     ) -> NDArray[np.bool_]:
         """Which packets are late copies of settled ones that their holders lacked."""
         duplicate = np.zeros(len(full), np.bool_)
-        if self._cut_ns != NEVER:
+        if self._cut_ns != NEVER and len(time):
+            newest, err = self._carried_ns
+            if int(time.min()) - err <= newest:
+                tolerance = max(tolerance, err)
             maybe = ~full | (time - tolerance <= self._orphaned_ns)
             overdue = np.flatnonzero((time <= self._cut_ns + tolerance) & maybe)
             late = hashes[overdue], time[overdue], holders[overdue]

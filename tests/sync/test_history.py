@@ -50,3 +50,16 @@ def test_all_live_members_may_bring_what_one_that_is_gone_had() -> None:
         settled.append(block)
     assert np.concatenate([block.hash for block in settled]).tolist() == hashes[50:].tolist()
     assert [sum(len(block.skipped[m]) for block in settled) for m in (1, 2)] == [10, 10]
+
+
+def test_a_new_coordinator_knows_how_far_its_clock_may_be_from_the_one_before() -> None:
+    """It came by a round trip's offset, then leads alone: by its own, what was decided would come out again."""
+    hashes, times = np.arange(1, 101, dtype=np.uint64), 10**9 + np.arange(100) * 1_000 * US
+    for tolerance, again in ((0, 10), (500 * US, 0)):
+        merger = Merger([1], 1, Settings())
+        merger.resume((hashes[:50], times[:50], np.full(50, 1, np.uint32)), int(times[49]), 0, tolerance)
+        merger.add(1, 0, hashes[40:], times[40:] + 300 * US)
+        merger.watermark(1, 0, end=True)
+        block = merger.decide()
+        assert block is not None
+        assert len(block.hash) == 50 + again
