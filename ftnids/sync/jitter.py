@@ -42,11 +42,11 @@ class Jitter:
             return 0
         return int(self._wide_ns * 0.5 ** (max(time_ns - self._at_ns, 0) / HALF_LIFE_NS))
 
-    def look(self, hashes: U64, time_ns: I64, holders: U32, spread_ns: I64, tolerance_ns: int) -> int:
-        """Look at merged packets (bit masks of holders); the tolerance to merge them again with, or 0.
+    def look(self, hashes: U64, first_ns: I64, last_ns: I64, holders: U32, tolerance_ns: int) -> int:
+        """Look at merged packets: earliest and latest stamps, bit masks of holders; the tolerance to merge with, or 0.
 
-        The arrays have one element a packet, in merged order.  A packet's stamps are spread beyond the tolerance where
-        their order showed that it was late: a wider tolerance covers that, too.
+        The arrays have one element a packet, in merged order.  A packet's stamps lie further apart than the tolerance
+        where their order showed that it was late: a wider tolerance covers that, too.
         """
         if len(hashes) == 0:
             return 0
@@ -54,8 +54,8 @@ class Jitter:
         at = np.arange(len(hashes))
         if share > 1:
             at = np.flatnonzero((hashes * MIX) >> np.uint64(32) < np.uint64(2**32 // share))
-        order = at[np.lexsort((time_ns[at], hashes[at]))]
-        gap = np.diff(time_ns[order])
+        order = at[np.lexsort((first_ns[at], hashes[at]))]
+        gap = np.maximum(last_ns[order][1:], last_ns[order][:-1]) - first_ns[order][:-1]
         near = (hashes[order][1:] == hashes[order][:-1]) & (gap <= self._reorder_ns)
         near &= gap > tolerance_ns  # closer ones are the aligner's: in a flood it leaves some apart
         parted = near & (holders[order][1:] & holders[order][:-1] == 0)
@@ -65,11 +65,12 @@ class Jitter:
         self._repeats = self._repeats * fade + share * int(repeats.sum())
         if not parted.any() or self._parted <= self._repeats:
             return 0
-        late = spread_ns[(spread_ns > tolerance_ns) & (spread_ns <= self._reorder_ns)]
-        return self._widen(np.concatenate([gap[parted], late]), tolerance_ns, int(time_ns[-1]))
+        spread = last_ns - first_ns
+        late = spread[(spread > tolerance_ns) & (spread <= self._reorder_ns)]
+        return self._widen(np.concatenate([gap[parted], late]), tolerance_ns, int(last_ns[-1]))
 
     def _widen(self, gaps: NDArray[np.int64], tolerance_ns: int, now_ns: int) -> int:
-        wide = int(gaps.max()) + tolerance_ns + 1_000  # the gaps are those of means of stamps within the tolerance
+        wide = int(gaps.max()) + tolerance_ns + 1_000  # others may come that are later still
         self._wide_ns = max(float(self.tolerance_ns(now_ns)), float(wide))
         self._at_ns = now_ns
         return wide

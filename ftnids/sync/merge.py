@@ -344,7 +344,9 @@ class Merger:
         count = self._cut(merged, window, horizon)
         if count == 0:
             return None
-        cut = horizon if count == len(merged.place) and horizon != FOREVER else int(merged.time_ns[count - 1])
+        cut = int(merged.time_ns[count - 1])
+        if count == len(merged.place) and horizon != FOREVER:
+            cut = max(cut, horizon)
         return self._settle(
             window, align.Merged(merged.place[:count], merged.time_ns[:count], merged.flags[:count]), cut
         )
@@ -379,8 +381,7 @@ class Merger:
             own = here[:, column]
             stamps = times[merged.place[own, column]]
             earliest[own], latest[own] = np.minimum(earliest[own], stamps), np.maximum(latest[own], stamps)
-        hashes = window.merged_hashes(merged.place)
-        return self._jitter.look(hashes, merged.time_ns, holders, latest - earliest, window.tolerance)
+        return self._jitter.look(window.merged_hashes(merged.place), earliest, latest, holders, window.tolerance)
 
     def _train(self, streams: list[Stream], pairs: Mapping[int, tuple[I64, I64]]) -> None:
         """Train the clocks on packets of each stream and the reference, by index; made-up times are left out."""
