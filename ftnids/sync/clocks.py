@@ -66,6 +66,7 @@ class Clock:
         self._base = self._drift = 0.0  # the straight line ...
         self._reach = 0.0, 0.0  # ... and how far it is believed: as far beyond the samples as they span
         self._residual = 0.0
+        self._oldest = 0.0  # time of the first sample that was fitted
         self._newest = 0.0  # time of the last sample, fitted or not
         self._fresh = _NONE  # samples not fitted yet
         self._strays = _NONE  # samples not believed
@@ -110,7 +111,7 @@ class Clock:
         if time_ns is not None:
             wander = STEADY_PPM if self._drift else WANDER_PPM
             at = float(time_ns - self._origin)
-            tolerance += max(0.0, at - self._newest, float(self._t[0]) - at) * wander * 1e-6
+            tolerance += max(0.0, at - self._newest, self._oldest - at) * wander * 1e-6
         return min(round(tolerance), limits.MAX_TOLERANCE_NS)
 
     def _seed_width(self, time_ns: int | None) -> int:
@@ -179,7 +180,7 @@ class Clock:
             self._base, self._drift, self._reach, self._knot_t, self._knot_d = previous
             self.refused += 1
             return
-        self._residual = largest
+        self._residual, self._oldest = largest, float(t[0])
         self._t, self._d = t[-limits.CLOCK_SAMPLES :], d[-limits.CLOCK_SAMPLES :]
 
     def _shape(self, t: NDArray[np.float64], d: NDArray[np.float64]) -> list[slice]:
@@ -245,6 +246,8 @@ def _line(t: NDArray[np.float64], d: NDArray[np.float64]) -> tuple[float, float]
     good = np.ones(len(t), bool)
     drift = base = 0.0
     for _ in range(3):
+        if np.ptp(t[good]) < DRIFT_SPAN_NS:
+            return 0.0, 0.0  # the others contradict them
         mean_t, mean_d = t[good].mean(), d[good].mean()
         away = t[good] - mean_t
         drift = float(np.clip((away * (d[good] - mean_d)).sum() / (away * away).sum(), -STEEPEST, STEEPEST))

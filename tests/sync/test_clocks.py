@@ -138,6 +138,15 @@ def test_a_seed_serves_until_packets_do_better() -> None:
     assert clock.tolerance_ns() < 60 * US
 
 
+@pytest.mark.parametrize("apart", [0, 1])
+def test_a_line_is_not_drawn_through_one_burst(apart: int) -> None:
+    """Most samples in one moment, and a few elsewhere that agree with nothing: there is no drift to tell."""
+    clock = Clock()
+    theirs = np.concatenate([START + np.arange(90) * apart, START + 2 * S + np.arange(10) * 50 * US])
+    clock.learn(theirs, theirs + np.concatenate([np.full(90, 100 * US), np.arange(10) * 9 * US]))
+    assert abs(clock.offset_ns(START) - 100 * US) <= clock.tolerance_ns(START)
+
+
 def test_a_seed_grows_old() -> None:
     clock = Clock()
     clock.set_offset(-250 * US, 100 * US, at_ns=START)
