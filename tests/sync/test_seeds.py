@@ -16,7 +16,20 @@ from ftnids.sync.simulation import simulate
 from ftnids.sync.simulation.plants import PLANTS, planted
 
 FRESH: Final = int(os.environ.get("FTNIDS_SEEDS", "500"))
-FAILED_ONCE: Final = (2_000, 7_059, 500_152, 600_366, 700_216, 700_422, 800_223, 800_856, 801_226, 900_140, 1_357_031_189, 1_357_031_300)
+FAILED_ONCE: Final = (
+    2_000,
+    7_059,
+    500_152,
+    600_366,
+    700_216,
+    700_422,
+    800_223,
+    800_856,
+    801_226,
+    900_140,
+    1_357_031_189,
+    1_357_031_300,
+)
 WITHIN: Final = 200  # seeds in which a planted bug must be found
 
 
