@@ -67,8 +67,6 @@ class Outcome:
 def at(folder: Path, event: str, number: int = 0) -> float:
     """When a replica logged an event for the `number`-th time, seconds since the epoch."""
     found = [one for one in lives.events(folder / "replica.log") if one.get("event") == event and "waits_s" not in one]
-    if event.startswith("view"):
-        found = [one for one in found if "seq" in one]
     return datetime.fromisoformat(found[number]["timestamp"]).timestamp()
 
 

@@ -26,7 +26,7 @@ from typing import Final
 
 import numpy as np
 
-from ftnids import __version__, core, limits, log, privileges, protocol, rekey
+from ftnids import __version__, core, limits, log, notes, privileges, protocol, rekey
 from ftnids.alerts.dedup import Deduplicator
 from ftnids.alerts.desk import Desk
 from ftnids.alerts.identity import END_OF_FLOW, Identifier
@@ -188,7 +188,7 @@ class Replica:
                 self._finish()
             return 1 if self._reason else 0
         except Exception as error:
-            self._reason = str(error) or repr(error)
+            self._reason, self.rejoin = str(error) or repr(error), False
             raise
         finally:
             self._close()
@@ -258,14 +258,15 @@ class Replica:
                 self._changed(action)
             case Rejoin():
                 self.rejoin = not self.config.capture.from_start
-                self._reason = action.reason
+                self._reason = notes.text(action.reason, self.names)
             case End():
                 self.ring.set_end()
                 self._ended = True
             case Note():
-                getattr(self._log, action.level)(action.event, **action.facts)
+                if action.event != "view_changed":  # `_changed` says it, with more
+                    getattr(self._log, action.level)(action.event, **notes.named(action.facts, self.names))
             case Fail():
-                self._reason = action.reason
+                self._reason = notes.text(action.reason, self.names)
 
     # -- what the engine asks for ------------------------------------------------------------------
 
@@ -485,7 +486,9 @@ class Replica:
         if not (self.rejoin and self.config.capture.interface):
             self.capture.close()
         self.ring.close(unlink=True)
-        if self._reason:
+        if self.rejoin:
+            self._log.info("rejoining", reason=self._reason)
+        elif self._reason:
             self._log.error("replica_failed", reason=self._reason)
         else:
             self._log.info("replica_down")

@@ -21,7 +21,8 @@ from ftnids.errors import ConfigError, PeerError
 from ftnids.lab import generate
 from ftnids.replica import Replica
 from ftnids.status import snapshot
-from ftnids.sync.actions import Publish, Start
+from ftnids.sync.actions import Change, Note, Publish, Rejoin, Start
+from ftnids.sync.messages import View
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_what_was_captured_before_the_first_view_is_counted(config: Config, monk
 
 
 @pytest.mark.parametrize(
-    ("number", "agrees", "said"), [(signal.SIGHUP, True, "keys_renewed"), (signal.SIGTERM, False, "")]
+    ("number", "agrees", "said"), [(signal.SIGHUP, True, "keys_unchanged"), (signal.SIGTERM, False, "")]
 )
 def test_signals_between_two_lives_are_heeded(
     config: Config,
@@ -110,12 +111,40 @@ def test_signals_between_two_lives_are_heeded(
     first = Replica(config)
     first.rejoin, first._reason = True, "left behind"
     assert first.run() == 1
+    assert "replica_failed" not in (ended := capsys.readouterr().err)  # it goes on
+    assert "rejoining" in ended
     handlers[number](number, None)
     second = Replica(first.config)
     second.take_over(first)
     assert second.run() == 0
     assert bool((config.replica.log_dir / "hashes.txt").read_text()) == agrees
     assert said in capsys.readouterr().err
+
+
+def test_a_view_change_is_one_line_with_names(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    replica = Replica(config)
+    try:
+        replica._act(Start(replica.engine.view, (0, 1), 0, 0))
+        capsys.readouterr()
+        replica._act(Note("warning", "member_leaves", {"member": 1, "reason": "silent"}))
+        replica._act(Note("info", "view_changed", {"number": 2, "members": [0]}))
+        replica._act(Change(View(1, 2, 0, 1), (0,), 5))
+        leaves, changed = capsys.readouterr().err.splitlines()
+    finally:
+        replica._close()
+    assert "member_leaves" in leaves
+    assert "member=b" in leaves
+    assert "view_changed" in changed
+    assert "members=['a']" in changed
+
+
+def test_a_rejoin_names_the_member_that_went_on(config: Config) -> None:
+    replica = Replica(config)
+    try:
+        replica._act(Rejoin("member 1 is in view 2 without this replica"))
+        assert replica._reason == "member b is in view 2 without this replica"
+    finally:
+        replica._close()
 
 
 @pytest.mark.parametrize("cut_short", [False, True])

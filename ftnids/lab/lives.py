@@ -111,11 +111,11 @@ def read(folder: Path, replica: str) -> list[Life]:
                 lives.append(Life(replica, len(lives), _when_us(event)))
             case "stopping":
                 lives[-1].stopped_us = _when_us(event)
-            case "view" | "view_changed" if "seq" in event:  # the protocol's own line has no seq
+            case "view" | "view_changed":
                 life = lives[-1]
                 life.captured_before = event.get("captured_before", life.captured_before)
                 life.views.append(_view(event))
-            case "replica_failed" if lives and not lives[-1].in_order:
+            case "replica_failed" | "rejoining" if lives and not lives[-1].in_order:
                 lives[-1].reason = event["reason"]
             case "replica_down":
                 lives[-1].in_order = True

@@ -97,8 +97,8 @@ def test_lives_are_read_from_log_and_files(tmp_path: Path) -> None:
     log = [
         line("replica_up"),
         line("view", **view, captured_before=3),
-        line("view_changed", number=1, members=[0, 1]),
         "suricata: words of another program",
+        line("rejoining", reason="left behind"),
         line("replica_up"),
         line("view", **{**view, "number": 3, "seq": 40}, captured_before=5),
         line("stopping"),
@@ -110,6 +110,7 @@ def test_lives_are_read_from_log_and_files(tmp_path: Path) -> None:
     one, two = lives.read(tmp_path, "r1")
     assert (one.first, one.end, one.captured_before, one.in_order, one.stopped_us) == (0, 2, 3, False, NEVER)
     assert (two.first, two.end, two.captured_before, two.in_order) == (40, 41, 5, True)
+    assert one.reason == "left behind"
     assert two.stopped_us < NEVER
     assert [view.number for view in (*one.views, *two.views)] == [1, 3]
 
