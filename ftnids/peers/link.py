@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -25,7 +26,12 @@ WATCHED: Final = (
     | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
     | zmq.Event.DISCONNECTED
 )
-HINT: Final = "it refuses this replica's key, or has another one: compare public_key in cluster.member, and see its log"
+PATIENCE_S: Final = 2.0  # handshakes fail for so long before it is said: a peer that starts or stops fails some, too
+PAUSE_S: Final = 5.0  # between two failures, and they are not of one row; attempts follow each other faster
+HINT: Final = (
+    "it refuses this replica's key, or has another one, or it is still starting: "
+    "compare public_key in cluster.member, and see its log"
+)
 
 Socket = zmq.Socket[bytes]
 
@@ -43,10 +49,12 @@ class Link:
         self.connected = False
         self.version = wire.oldest()  # until the peer says what it speaks
         self.connects = self.disconnects = 0
+        self._facts = {"peer": name, "address": address.endpoint}
         self._log, self._limiter = log.get("peers"), log.Limiter()
         self._large: deque[tuple[zmq.MessageTracker, int]] = deque()  # sent without a copy, and their bytes
         self._large_bytes = 0
         self._keys, self._key = list(server_keys), 0
+        self._failing = (0.0, 0.0)  # a row of failed handshakes: when the first one was, and the last
         self.socket = context.socket(zmq.PUSH)
         set_common(self.socket, address)
         self.socket.immediate = True
@@ -88,18 +96,18 @@ class Link:
             if not self.monitor.poll(0):
                 return
             event = recv_monitor_message(self.monitor, zmq.NOBLOCK)["event"]
-            facts = {"peer": self.name, "address": self.address.endpoint}
             if event == zmq.Event.HANDSHAKE_SUCCEEDED:
                 self.connected = True
+                self._failing = (0.0, 0.0)
                 self.connects += 1
-                self._log.info("peer_connected", **facts)
+                self._log.info("peer_connected", **self._facts)
             elif event == zmq.Event.DISCONNECTED and self.connected:
                 self.connected = False
                 self.disconnects += 1
-                self._log.info("peer_disconnected", **facts)
+                self._log.info("peer_disconnected", **self._facts)
                 self._try_key(0)
             elif event != zmq.Event.DISCONNECTED:
-                self._limiter.log(self._log, "warning", "handshake", "peer_handshake_failed", **facts, hint=HINT)
+                self._failed(time.monotonic())
                 self._try_key(self._key + 1)
 
     def expect(self, server_keys: Sequence[bytes]) -> None:
@@ -119,6 +127,15 @@ class Link:
         self.socket.disable_monitor()
         self.monitor.close(linger=0)
         self.socket.close(linger=linger_ms)
+
+    def _failed(self, now_s: float) -> None:
+        """A handshake has failed; say so when the peer has not let this replica in for a while."""
+        first, last = self._failing
+        if first == 0.0 or now_s - last > PAUSE_S:
+            first = now_s
+        self._failing = (first, now_s)
+        if now_s - first >= PATIENCE_S:
+            self._limiter.log(self._log, "warning", "handshake", "peer_handshake_failed", **self._facts, hint=HINT)
 
     def _try_key(self, number: int) -> None:
         """Connect anew with another of the peer's keys, if it has another."""
