@@ -42,7 +42,7 @@ def renew(config: Config, transport: Transport, seed: int) -> Config:
         made = identity(new, optional=without)  # a secret that was there does not turn into none
         if made.seed != seed:
             raise PeerError(f"{new.cluster.secret_file}: another secret needs a restart of the whole set")
-        transport.renew(made.keys)
+        other = transport.renew(made.keys)
     except (ConfigError, PeerError) as error:
         logger.error("keys_not_renewed", reason=str(error), hint="nothing has changed; correct it and signal again")
         return config
@@ -51,7 +51,11 @@ def renew(config: Config, transport: Transport, seed: int) -> Config:
         logger.warning("settings_wait_for_a_restart", settings=waiting)
     before, after = config.cluster.member, new.cluster.member
     changed = [b.name for b, a in zip(before, after, strict=True) if b.public_keys != a.public_keys]
-    logger.info("keys_renewed", changed=changed, own=str(new.cluster.key_file or new.cluster.secret_file))
+    own = str(new.cluster.key_file or new.cluster.secret_file)
+    if other:
+        logger.info("keys_renewed", changed=changed, own=own)
+    else:
+        logger.info("keys_unchanged", own=own)
     members = [b.model_copy(update={key: getattr(a, key) for key in KEYS}) for b, a in zip(before, after, strict=True)]
     cluster = config.cluster.model_copy(update={"member": members, "key_file": new.cluster.key_file})
     return config.model_copy(update={"cluster": cluster})

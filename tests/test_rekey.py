@@ -36,9 +36,11 @@ class Door(Transport):
 
     def __init__(self) -> None:
         self.given: list[keys.Keys] = []
+        self.other = False  # than before
 
-    def renew(self, keys: keys.Keys) -> None:
+    def renew(self, keys: keys.Keys) -> bool:
         self.given.append(keys)
+        return self.other
 
 
 def load(folder: Path, secret: str) -> config.Config:
@@ -64,7 +66,7 @@ def test_a_secret_that_has_gone_is_named_and_the_keys_stay(
     loaded = load(tmp_path, secret)
     seed = rekey.identity(loaded).seed
     door, said = renewed(loaded, seed, capsys)
-    assert (len(door.given), [line["event"] for line in said]) == (1, ["keys_renewed"])
+    assert (len(door.given), [line["event"] for line in said]) == (1, ["keys_unchanged"])
     path = tmp_path / "keys/cluster.secret"
     path.unlink()
     door, said = renewed(loaded, seed, capsys)
@@ -77,10 +79,19 @@ def test_a_secret_that_has_gone_is_named_and_the_keys_stay(
     assert "another secret needs a restart of the whole set" in said[0]["reason"]
 
 
+def test_another_key_is_told_from_the_same_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = load(tmp_path, "")
+    log.configure("info", "json")
+    door = Door()
+    door.other = True
+    rekey.renew(loaded, door, rekey.identity(loaded).seed)
+    assert '"keys_renewed"' in capsys.readouterr().err
+
+
 def test_a_set_without_a_secret_goes_on_without_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load(tmp_path, "")
     door, said = renewed(loaded, rekey.identity(loaded).seed, capsys)
-    assert (len(door.given), [line["event"] for line in said]) == (1, ["no_cluster_secret", "keys_renewed"])
+    assert (len(door.given), [line["event"] for line in said]) == (1, ["no_cluster_secret", "keys_unchanged"])
 
 
 def test_a_secret_that_the_file_names_must_be_there(tmp_path: Path) -> None:

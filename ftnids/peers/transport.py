@@ -155,7 +155,9 @@ class Transport:
         if not link.send(data):
             self._counters["dropped_full" if link.connected else "dropped_unconnected"] += 1
             if link.connected:
-                hint = "it reads too slowly: look at its load and at the network; what is dropped is sent again"
+                hint = (
+                    "it reads too slowly, or is gone: look at its load and the network; what is dropped is sent again"
+                )
                 self._limiter.log(
                     self._log, "warning", f"full {link.name}", "peer_queue_full", peer=link.name, hint=hint
                 )
@@ -189,8 +191,8 @@ class Transport:
         if not self._context.closed:
             os.eventfd_write(self._wakeup, 1)
 
-    def renew(self, keys: Keys) -> None:
-        """Go on with other keys: this replica's own, its peers', or both.
+    def renew(self, keys: Keys) -> bool:
+        """Go on with other keys: this replica's own, its peers', or both; whether any is another one.
 
         A connection with a key that is a member's no more ends with the next message over it, which is dropped.  A
         new key of this replica's own costs the messages that are on their way; what makes no progress is sent again.
@@ -209,6 +211,7 @@ class Transport:
                 self._replace(member, link)
             else:
                 link.expect(keys.members[member])
+        return keys != before
 
     def close(self, flush_s: float = 0.0) -> None:
         """Close all connections; what is queued gets `flush_s` to go out."""

@@ -36,6 +36,7 @@ class Set:
         """A signal to `members` to read their files again."""
         for member in members:
             self.transports[member].renew(self.keys(member))
+            assert not self.transports[member].renew(self.keys(member)), "the same again"
 
     def talk(self, number: int) -> None:
         """Everybody tells everybody `number`, as often as it takes."""
