@@ -25,7 +25,7 @@ from ftnids.peers.addresses import Address, parse
 from ftnids.toml_lines import Key, lines_of
 
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-Name = Annotated[str, Field(pattern=NAME, max_length=limits.MAX_NAME)]
+Name = Annotated[str, Field(pattern=NAME, min_length=1, max_length=limits.MAX_NAME)]
 _FilePath = Annotated[Path, Field(strict=False)]
 _MB: Final = 1 << 20
 
@@ -391,6 +391,21 @@ def _check_members(config: Config) -> Iterator[tuple[Key, str]]:
     for place, member in enumerate(members):
         if member.public_key is None:
             yield ("cluster", "member", place, "public_key"), f" is missing: {why}; make keys with ftnids keygen"
+    yield from _check_keys(members)
+
+
+def _check_keys(members: list[Member]) -> Iterator[tuple[Key, str]]:
+    """No two members have one key, and none has it twice."""
+    owners: dict[str, str] = {}
+    for place, member in enumerate(members):
+        for name in ("public_key", "old_public_key"):
+            if (key := getattr(member, name)) is None:
+                continue
+            if key in owners:
+                twice = f"{owners[key]} and {member.name}" if owners[key] != member.name else f"{member.name} twice"
+                why = f": is that of {twice}; every replica needs a pair of its own (ftnids keygen)"
+                yield ("cluster", "member", place, name), why
+            owners.setdefault(key, member.name)
 
 
 def _check_outputs(config: Config) -> Iterator[tuple[Key, str]]:

@@ -110,7 +110,8 @@ MISTAKES = [
     ("feed__rules", "rules = 5", "feed.rules = 5: must be a list"),
     ("feed__rules", "rules = [5]", "feed.rules[1] = 5: must be a text"),
     ("replica__name", 'name = "c"', 'replica.name = "c": is no cluster.member; those are a, b'),
-    ("replica__name", 'name = "a b"', 'replica.name = "a b": must be a text of 0 to 64 characters that begins'),
+    ("replica__name", 'name = "a b"', 'replica.name = "a b": must be a text of 1 to 64 characters that begins'),
+    ("replica__name", 'name = ""', 'replica.name = "": must be a text of 1 to 64 characters that begins'),
     ("capture__interface", 'file = ""\ninterface = "eth1"', "capture: set exactly one of interface and file (both"),
     ("capture__interface", "", "capture: set exactly one of interface and file (neither"),
     ("capture__from_start", "from_start = true", "capture.from_start is for a file: remove it"),
@@ -143,8 +144,10 @@ def test_off_loopback_needs_curve() -> None:
     assert "cluster.member[1].public_key is missing" in shown
     assert "cluster.member[2].public_key is missing" in shown
     curved = text.replace('# key_file = "keys/a', 'key_file = "keys/a')
-    curved = re.sub(r"(address = .*)", r'\1\npublic_key = "k"', curved)
-    assert config.parse_text(curved, EXAMPLE).cluster.key_file == EXAMPLE.parent / "keys/a.key_secret"
+    keyed = re.sub(r"(address = .*570(\d).*)", r'\1\npublic_key = "k\2"', curved)
+    assert config.parse_text(keyed, EXAMPLE).cluster.key_file == EXAMPLE.parent / "keys/a.key_secret"
+    (shown,) = problems(re.sub(r"(address = .*)", r'\1\npublic_key = "k"', curved))
+    assert "cluster.member[2].public_key: is that of a and b; every replica needs a pair of its own" in shown
 
 
 def test_public_keys_without_a_key_file_are_refused() -> None:

@@ -146,9 +146,14 @@ def load_keys(path: Path, members: Sequence[Sequence[str]], me: int, owner: int 
     )
     if zmq.curve_public(secret) not in public[me]:
         raise PeerError(f"{path}: is not the secret key of this replica's public_key in cluster.member: compare them")
-    flat = [key for accepted in public for key in accepted]
-    if len(set(flat)) != len(flat):
-        raise PeerError("one public_key is there twice: every replica needs a pair of its own (ftnids keygen)")
+    owners: dict[bytes, int] = {}
+    for number, key in ((number, key) for number, accepted in enumerate(public, 1) for key in accepted):
+        if key in owners:
+            whose = f"members {owners[key]} and {number}" if owners[key] != number else f"member {number}"
+            raise PeerError(
+                f"one public_key is there twice, at {whose}: every replica needs a pair of its own (ftnids keygen)"
+            )
+        owners[key] = number
     return Keys(secret, public)
 
 

@@ -127,7 +127,7 @@ def test_generated_files_load(tmp_path: Path) -> None:
     assert (zmq.curve_public(pair.secret),) == pair.members[1] == (members[1].encode(),)
     with pytest.raises(PeerError, match="is not the secret key of this replica's public_key"):
         keys.load_keys(tmp_path / "keys/b.key_secret", [a, b], 0)
-    with pytest.raises(PeerError, match="one public_key is there twice"):
+    with pytest.raises(PeerError, match="one public_key is there twice, at members 1 and 2"):
         keys.load_keys(tmp_path / "keys/b.key_secret", [b, b], 1)
     for bad in (["short"], []):
         with pytest.raises(PeerError, match="public_key of member 1: is no CURVE key"):
