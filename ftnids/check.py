@@ -1,7 +1,8 @@
 """What `ftnids run -T` checks: all that a start would refuse, as far as it can be seen without one.
 
-Nothing is made and nothing is bound, so that it can be asked beside the running replica.  What depends on the moment is
-left out: free memory and a free port (`ftnids doctor` looks at them), and the right to capture.
+Nothing stays and nothing is bound, so that it can be asked beside the running replica; whether a directory takes files
+is tried with one that goes at once.  What depends on the moment is left out: free memory and a free port (`ftnids
+doctor` looks at them), and the right to capture.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def _cannot_be_made(key: str, path: Path) -> Iterator[str]:
     above = next(one for one in path.parents if os.path.lexists(one))
     if not above.is_dir():
         yield f"replica.{key} {path}: cannot be made: {above} is no directory; name another"
-    elif not os.access(above, os.W_OK | os.X_OK):
+    elif not _takes_files(above):
         yield f"replica.{key} {path}: cannot be made: {above} may not be written by {_who()}; make it, or name another"
 
 
@@ -109,8 +110,12 @@ def _outputs(config: Config, fresh: bool) -> Iterator[str]:
 
 
 def _takes_files(directory: Path) -> bool:
-    """Whether it is a directory, and this user may make files in it."""
-    return os.access(f"{directory}/", os.W_OK | os.X_OK)
+    """Whether it is a directory, and this user can make files in it; permissions do not tell of /proc."""
+    try:
+        tempfile.TemporaryFile(dir=f"{directory}/").close()
+    except OSError:
+        return False
+    return True
 
 
 def _keys(config: Config) -> Iterator[str]:

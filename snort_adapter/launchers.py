@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -233,6 +234,9 @@ def launcher(name: str, binary: str = "", config: str = "", rules: Sequence[str 
 def _readable(path: str | Path, key: str) -> Path:
     resolved = Path(path).resolve()
     try:
+        mode = resolved.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a directory is refused below
+            raise ConfigError(f"{key}: {path} is no regular file; name one")
         resolved.open("rb").close()
     except OSError as error:
         raise ConfigError(f"{key}: cannot read {path}: {error.strerror}") from None

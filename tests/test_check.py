@@ -133,6 +133,8 @@ FAULTS: Final = [
     (setting("127.0.0.1:5701", "192.0.2.1:5701"), "tcp://192.0.2.1:5701: Cannot assign requested address: correct"),
     (setting('"run"', '"a.toml"'), "replica.run_dir .*a.toml: is no directory that user id"),
     (setting('"log"', '"a.toml/log"'), "replica.log_dir .*a.toml/log: cannot be made: .*a.toml is no directory"),
+    (setting('"log"', '"/proc/x"'), "replica.log_dir /proc/x: cannot be made: /proc may not be written"),
+    (setting('"run"', '"/proc"'), "replica.run_dir /proc: is no directory that user id"),
     (setting("[ring]", '[ring]\ngroup = "nemo"'), 'ring.group = "nemo": there is no such group'),
     (setting("[feed]", '[feed]\nhashes = "x/h"'), "feed.hashes .*log/x is no directory that user id"),
     (setting("[alerts]", '[alerts]\noutput = "."'), "alerts.output .*log: is no file that user id"),

@@ -126,6 +126,9 @@ def test_unknown_ids_is_refused() -> None:
     [
         ({"config": "/no/conf"}, "feed.ids_config: cannot read /no/conf"),
         ({"rules": ["/no"]}, "feed.rules: cannot read"),
+        ({"rules": ["/dev/zero"]}, "feed.rules: /dev/zero is no regular file"),
+        ({"rules": ["/dev"]}, "feed.rules: cannot read /dev: Is a directory"),
+        ({"config": "/dev/zero"}, "feed.ids_config: /dev/zero is no regular file"),
     ],
 )
 def test_missing_files_are_refused(
