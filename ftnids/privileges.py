@@ -18,6 +18,7 @@ import grp
 import os
 import pwd
 import struct
+import subprocess
 import sys
 from pathlib import Path
 from typing import Final
@@ -136,16 +137,32 @@ def become(config: Config) -> None:
 def check_interpreter(config: Config) -> None:
     """ConfigError where this process's user may not run what starts the IDS."""
     if config.feed.ids != "none" and not os.access(sys.executable, os.X_OK):
-        raise ConfigError(
-            f'replica.user = "{config.replica.user}": may not run {sys.executable}, which starts the IDS; '
-            "install ftnids where that user can read it"
-        )
+        raise _cannot_run(config)
+
+
+def check_users_interpreter(config: Config) -> None:
+    """The same for the configured user, as whom a process of root does not go on."""
+    ids = account(config)
+    if os.geteuid() != 0 or ids is None:
+        check_interpreter(config)
+    elif config.feed.ids != "none":
+        groups = os.getgrouplist(config.replica.user, ids[1])
+        asked = ["/usr/bin/test", "-x", sys.executable]
+        if subprocess.run(asked, user=ids[0], group=ids[1], extra_groups=groups, check=False).returncode:
+            raise _cannot_run(config)
 
 
 def held_capabilities(status: Path = Path("/proc/self/status")) -> int:
     """The capabilities that a process may use, as a mask."""
     lines = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
     return int(lines["CapPrm"], 16)
+
+
+def _cannot_run(config: Config) -> ConfigError:
+    return ConfigError(
+        f'replica.user = "{config.replica.user}": may not run {sys.executable}, which starts the IDS; '
+        "install ftnids where that user can read it"
+    )
 
 
 def _become(name: str, uid: int, gid: int, mask: int) -> None:

@@ -12,6 +12,7 @@ from ftnids.errors import FtnidsError
 
 SYS: Final = Path("/sys/class/net")
 IFF_UP: Final = 1
+_WHY_THERE: Final = "the replica captures there"
 _WHY_UP: Final = "nothing comes in while it is down"
 _WHY_CLEAN: Final = (
     "all replicas must see the same frames: none merged or stripped, and none that a replica itself sends"
@@ -23,7 +24,7 @@ def examine(interface: str, settings: Capture) -> list[Finding]:
     """All findings about a capture interface, to be captured on with `settings`."""
     if not re.fullmatch(r"[^/\s]{1,15}", interface) or not (SYS / interface).exists():
         there = ", ".join(sorted(path.name for path in SYS.iterdir()))
-        return [fail("interface", f"there is no interface {interface}", _WHY_UP, f"name one of {there}")]
+        return [fail("interface", f"there is no interface {interface}", _WHY_THERE, f"name one of {there}")]
     return [up(interface), *frames(interface, settings)]
 
 

@@ -66,6 +66,11 @@ def user(config: Config) -> Finding:
     if foreign:
         do = f"chown -R {name} {' '.join(foreign)}"
         return fail("user", f"{foreign[0]} does not belong to {name}, as whom the replica goes on", why, do)
+    try:
+        privileges.check_users_interpreter(config)
+    except ConfigError as error:
+        what, _, do = str(error).partition("; ")
+        return fail("user", what, why, do)
     kept = [f"{capability} ({reason})" for capability, reason in privileges.needed(config).items()]
     keeps = "keeps " + ", ".join(kept) if kept else "keeps no capability"
     return ok("user", f"once it captures, the replica goes on as {name} and {keeps}", why)

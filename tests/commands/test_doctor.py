@@ -196,6 +196,19 @@ def test_user(tmp_path: Path, needs_root: None) -> None:
     )
 
 
+def test_a_user_who_may_not_run_the_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needs_root: None
+) -> None:
+    """As `run -T` finds; without an IDS nothing is started."""
+    python = tmp_path / "python"  # pytest's directories are their user's alone
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(python))
+    changes = {'user = ""': 'user = "nobody"', '"/run/ftnids"': '"run"', '"/var/log/ftnids"': '"log"'}
+    assert setting.user(example(tmp_path, **changes)).level == Level.OK
+    found = setting.user(example(tmp_path, **changes, **{'ids = "none"': 'ids = "suricata"'}))
+    is_advice(found, Level.FAIL, f"may not run {python}", "install ftnids where that user can read it")
+
+
 # -- the interface ----------------------------------------------------------------------------------
 
 
@@ -203,6 +216,7 @@ def test_an_interface_that_is_not_there() -> None:
     for name in ("nowhere", "../x", "a" * 16):
         (finding,) = interface.examine(name, config.Capture())
         is_advice(finding, Level.FAIL, "there is no interface", "lo")
+        assert "down" not in finding.why
 
 
 def test_the_loopback_interface_is_for_trials() -> None:
