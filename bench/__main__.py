@@ -26,10 +26,20 @@ def run(name: str, arguments: list[str]) -> int:
     return 0 if status == SKIPPED else status
 
 
+def listed() -> str:
+    """Each bench with the first line of what it says of itself."""
+    docs = {name: importlib.import_module(f"bench.{name}").__doc__ or "" for name in NAMES}
+    return "\n".join(f"  {name:12} {doc.splitlines()[0]}" for name, doc in docs.items())
+
+
 def main(arguments: list[str]) -> int:
     """Run the bench that the first argument names, or all; 0 only if every one of them is met."""
     if not arguments:
         return max([run(name, []) for name in NAMES], default=0)
+    if arguments[0] in ("-h", "--help"):
+        print("usage: python -m bench [NAME [options]]\n\nRuns the bench NAME, or all. NAME --help: its options.\n")
+        print(listed())
+        return 0
     if arguments[0] in NAMES:
         return run(arguments[0], arguments[1:])
     print(f"bench: no bench {arguments[0]!r}; there are: {', '.join(NAMES)}", file=sys.stderr)
