@@ -190,6 +190,13 @@ def test_rules_are_tried(folder: Path, needs_suricata: Path) -> None:
     assert re.match("feed.rules: cannot read .*bad.rules: No such file", found)
 
 
+def test_an_ids_that_is_tried_leaves_nothing(folder: Path, needs_suricata: Path) -> None:
+    change(folder, "[feed]", '[feed]\nids = "suricata"')
+    before = sorted(folder.rglob("*"))
+    assert check(folder).return_value == 0
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_a_missing_secret_that_may_be_missing_is_a_warning(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     change(folder, 'secret_file = "keys/cluster.secret"\n', "")
     gone(folder)
