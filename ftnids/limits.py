@@ -102,7 +102,8 @@ RENEW_LINGER_S: Final = 1.0  # for what is queued at a connection that ends beca
 LOG_REPEAT_S: Final = 10.0  # a warning with the same key is logged this often, with the number held back
 LOG_KEYS: Final = 1_024  # keys of warnings remembered; the oldest go first
 
-ARCHIVES: Final = 4  # agreed.pcap and hashes.txt of earlier runs that are kept
+ARCHIVES: Final = 4  # agreed.pcap and hashes.txt of earlier runs that are kept; more are removed and said
+SMALL_ARCHIVE: Final = 1_000  # packets; streams of fewer are removed before larger ones
 
 # -- alerts -----------------------------------------------------------------------------------------
 MAX_LOG_LINE: Final = 16 << 20  # bytes of one line of an IDS's log; longer ones are skipped and counted

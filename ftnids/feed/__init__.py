@@ -1,6 +1,7 @@
 """The agreed stream to files and to an IDS."""
 
+from ftnids.feed.archives import put_aside
 from ftnids.feed.ids import Ids, Run
-from ftnids.feed.sinks import Discard, Feed, Hashes, PcapFile, Sink, put_aside
+from ftnids.feed.sinks import Discard, Feed, Hashes, PcapFile, Sink
 
 __all__ = ["Discard", "Feed", "Hashes", "Ids", "PcapFile", "Run", "Sink", "put_aside"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from ftnids.core import pcap_header
 from ftnids.errors import FeedError
 from ftnids.feed.lines import hash_lines
 from ftnids.feed.ring import AgreedRing, agreed_hashes
-from ftnids.limits import ARCHIVES, FEED_BATCH, FEED_WAIT_S
+from ftnids.limits import FEED_BATCH, FEED_WAIT_S
 
 log = structlog.get_logger()
 
@@ -39,6 +38,7 @@ class Sink:
         self.ring = ring
         self.position = ring.fed
         self.error: FeedError | None = None
+        self.warning = ""  # what an operator should know now
         self.moved: Callable[[], None] = lambda: None  # called after each batch
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"feed-{self.name}", daemon=True)
@@ -197,6 +197,11 @@ class Feed:
         """What made sinks give up."""
         return [sink.error for sink in self.sinks if sink.error]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should know: why sinks gave up, and what goes wrong in those that did not."""
+        return [*map(str, self.errors), *(sink.warning for sink in self.sinks if sink.warning)]
+
     def _advance(self) -> None:
         """Called by the sinks' threads: what all live sinks have consumed is free."""
         with self._lock:
@@ -204,17 +209,6 @@ class Feed:
             fed = min(live, default=self.ring.stable)
             if self.ring.fed < fed <= self.ring.stable:
                 self.ring.fed = fed
-
-
-def put_aside(path: Path) -> None:
-    """Rename what an earlier run wrote to `path`, and remove all but the newest ARCHIVES of such files."""
-    if not path.exists():
-        return
-    aside = path.with_name(f"{path.stem}.{time.time_ns()}{path.suffix}")
-    path.rename(aside)
-    log.info("what an earlier run wrote is put aside", file=str(path), to=str(aside), kept=ARCHIVES)
-    for old in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))[:-ARCHIVES]:
-        old.unlink()
 
 
 def private_file(path: Path) -> int:

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftnids.errors import FeedError
-from ftnids.feed import Hashes, PcapFile, Sink, put_aside
+from ftnids.feed import Hashes, PcapFile, Sink
 from ftnids.feed.lines import hash_lines
 from ftnids.feed.ring import agreed_hashes
-from ftnids.limits import ARCHIVES
 
 from .conftest import Bench
 from .fake_ring import FakeRing, read_pcap
@@ -129,20 +128,3 @@ def test_file_that_others_could_read_no_longer_can(bench: Bench) -> None:
     bench.add(Hashes(bench.ring, path))
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.stat().st_size == 0
-
-
-def test_what_an_earlier_run_wrote_is_put_aside_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Once a life; the newest few of them stay."""
-    path = tmp_path / "agreed.pcap"
-    put_aside(path)
-    assert capsys.readouterr() == ("", "")
-    lives = ARCHIVES + 2
-    for life in range(lives):
-        path.write_text(f"{life}")
-        put_aside(path)
-        kept = sorted(tmp_path.iterdir())
-        shown = "".join(capsys.readouterr())
-        assert shown.count("\n") == 1
-        assert str(path) in shown
-        assert str(kept[-1]) in shown
-    assert [one.read_text() for one in kept] == [f"{life}" for life in range(lives)][-ARCHIVES:]
