@@ -15,6 +15,7 @@ from typing import Final, Protocol, TextIO
 
 import structlog
 
+from ftnids import log as logs
 from ftnids.alerts.readers import Record
 from ftnids.errors import ConfigError
 from ftnids.limits import ALERT_BACKLOG, ALERT_BACKLOG_BYTES, ALERT_LOOKUP_BYTES, ALERT_STRETCHES, ALERT_TABLE
@@ -56,6 +57,7 @@ class JsonLines(Output):
         self.failures = 0
         self._backlog: deque[bytes] = deque()
         self._backlog_bytes = 0
+        self._limiter = logs.Limiter()
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
             self._fd = os.open(path, flags, 0o600)
@@ -94,7 +96,8 @@ class JsonLines(Output):
             self._backlog_bytes -= len(self._backlog.popleft())
             self.lost += 1
         if self.lost > lost:
-            log.error("alerts lost: the output cannot be written", path=str(self.path), lost=self.lost)
+            event = "alerts lost: the output cannot be written"
+            self._limiter.log(log, "error", "lost", event, path=str(self.path), lost=self.lost)
 
     def close(self) -> None:
         self._flush()
@@ -120,7 +123,8 @@ class JsonLines(Output):
         except OSError as error:
             os.ftruncate(self._fd, size)
             self.failures += 1
-            log.error("alerts held back", path=str(self.path), records=len(self._backlog), reason=str(error))
+            facts = {"path": str(self.path), "records": len(self._backlog), "reason": str(error)}
+            self._limiter.log(log, "error", "held", "alerts held back", **facts)
         else:
             end = os.fstat(self._fd).st_size
             if end == size + len(batch):  # else somebody wrote at the same moment, and it is looked at as a whole

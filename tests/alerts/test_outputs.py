@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -187,3 +188,18 @@ def test_split_keeps_order() -> None:
     dns = {"event_type": "dns"}
     one, two = alert(1), alert(2)
     assert split([one, dns, two]) == ([one, two], [dns])
+
+
+def test_a_full_disk_is_one_line_not_one_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = JsonLines(tmp_path / "alerts.jsonl")
+    monkeypatch.setattr("ftnids.alerts.outputs.ALERT_BACKLOG", 5)
+    with capture_logs() as lines, monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        for n in range(20):
+            out.write([identified(str(n))])
+    assert [line["event"] for line in lines] == ["alerts held back", "alerts lost: the output cannot be written"]
+    assert (out.failures, out.lost, out.held_back) == (20, 15, 5)
+    out.close()
