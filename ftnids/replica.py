@@ -321,6 +321,8 @@ class Replica:
             self._alerts()
         if now - self._status_at >= STATUS_S:
             self._status_at = now
+            if self.ids is not None:
+                self.desk.muted(self.ids.log_fails())
             self._write_status()
 
     def _alerts(self) -> None:
@@ -397,7 +399,7 @@ class Replica:
             time=time.time(),
             version=__version__,
             implementation=core.IMPL,
-            warnings=[warning for warning in (self.thread.warning, *map(str, self.feed.errors)) if warning],
+            warnings=[warning for warning in (self.thread.warning, *self.feed.warnings) if warning],
         )
         record.ring = self.ring.stats()
         record.peers = {**self.transport.counters, **self.engine.counters()}

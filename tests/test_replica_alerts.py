@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,3 +111,10 @@ def test_a_replica_that_ends_reads_what_is_left(config: Config, tmp_path: Path) 
     one._close()
     assert ids.runs == []
     assert (config.replica.log_dir / "alerts.jsonl").read_text().count("\n") == 31
+
+
+def test_a_log_that_cannot_be_written_is_told_to_the_set(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica.ids = ids = _Ids(_Run(_Log(0)))  # type: ignore[assignment]
+    monkeypatch.setattr(ids, "log_fails", lambda: True, raising=False)
+    replica._look_after(time.monotonic())
+    assert [message.mute for _, message in replica.desk.tick(time.monotonic_ns() + 10**9)] == [True]

@@ -10,7 +10,8 @@ first copy.  What comes later is *suppressed*.  A live member whose IDS is past 
 (or has ended) and stayed silent for DIVERGENCE_MS makes the alert *diverging*: it is counted, told in
 the log, and marked in the record when it is known before the record goes out.  An alert that only cold
 IDSs raised, those restarted in mid-stream, waits for the word of one that is not; when that one is silent, the
-alert comes from the missing memory of an older flow, and is dropped and counted as `unconfirmed`.
+alert comes from the missing memory of an older flow, and is dropped and counted as `unconfirmed`.  An IDS that
+could not write its log when it saw the packet, a *mute* one, contradicts nobody.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from ftnids import log as logs
 from ftnids.alerts.readers import Record
 from ftnids.limits import ALERT_TABLE, DIVERGENCE_MS
 
@@ -36,6 +38,8 @@ class _Member:
     fed: int = 0  # seq: it has been given all below
     ended: bool = False
     cold: bool = False  # its last alert said so
+    mute: bool = False  # it cannot write its log
+    mute_below: int = -1  # seq: what it raised on packets below may be lost
 
 
 @dataclass(slots=True)
@@ -63,7 +67,9 @@ class Deduplicator:
         self.alerts_suppressed = 0
         self.alerts_diverging = 0
         self.alerts_unconfirmed = 0  # raised by cold IDSs only
-        self._diverged: list[str] = []  # since the last word of it in the log
+        self._limiter = logs.Limiter()
+        self._diverged = 0  # since the last word of it in the log
+        self._first_diverged = ""
         self._unconfirmed = 0
         self.alerts_hurried = 0  # put out before their time: the table was full
         self._hurried = 0
@@ -84,6 +90,14 @@ class Deduplicator:
             state = self._members[member]
             state.fed = max(state.fed, fed)
             state.ended = state.ended or ended
+
+    def muted(self, member: str, mute: bool) -> None:
+        """Whether a live member's IDS cannot write its log; after the `progress` that it made until then."""
+        if member in self._members:
+            state = self._members[member]
+            if mute or state.mute:
+                state.mute_below = max(state.mute_below, state.fed)
+            state.mute = mute
 
     def add(self, member: str, records: Sequence[Record], now_ns: int) -> list[Record]:
         """Alerts that `member` raised; returns those that all live members have raised by now."""
@@ -111,7 +125,7 @@ class Deduplicator:
         for alert_id, entry in list(self._open.items()):
             out += self._release(entry)
             self._settle(alert_id, entry)
-        self._tell()
+        self._tell(last=True)
         return out
 
     def mark_out(self, ids: Iterable[str]) -> None:
@@ -184,7 +198,7 @@ class Deduplicator:
         if record is None:
             return []
         silent = [name for name in self._silent(entry) if name in entry.passed_ns]
-        if not entry.warm and any(not self._members[name].cold for name in silent):
+        if not entry.warm and any(self._contradicts(name, entry) for name in silent):
             self.alerts_unconfirmed += 1
             self._unconfirmed += 1
             return []
@@ -195,6 +209,11 @@ class Deduplicator:
             identity["silent"] = sorted(silent)
         return [{**record, "ftnids": identity}]
 
+    def _contradicts(self, name: str, entry: _Entry) -> bool:
+        """Whether the silence of a member that is past the alert's packet says that there was nothing to raise."""
+        state = self._members[name]
+        return not (state.cold or state.mute or entry.behind <= state.mute_below)
+
     def _settle(self, alert_id: str, entry: _Entry) -> None:
         """Nothing more can come of this alert: tell a divergence, keep the id."""
         del self._open[alert_id]
@@ -202,17 +221,21 @@ class Deduplicator:
         silent = [name for name in self._silent(entry) if name in entry.passed_ns]
         if silent and entry.warm:
             self.alerts_diverging += 1
-            self._diverged.append(f"{alert_id} raised by {' '.join(sorted(entry.holders))}, not {' '.join(silent)}")
+            if not self._diverged:
+                self._first_diverged = f"{alert_id} raised by {' '.join(sorted(entry.holders))}, not {' '.join(silent)}"
+            self._diverged += 1
 
-    def _tell(self) -> None:
-        """One line in the log, however many replicas' alerts differ at once."""
-        if self._diverged:
-            log.warning("alerts that only some replicas raised", count=len(self._diverged), first=self._diverged[0])
-            self._diverged.clear()
-        if self._unconfirmed:
-            log.info("alerts of a restarted IDS that no other confirms", count=self._unconfirmed)
+    def _tell(self, *, last: bool = False) -> None:
+        """One line of each kind in LOG_REPEAT_S, however many alerts it is about; the `last` says what is left."""
+        if self._diverged and self._due("diverged", last):
+            event = "alerts that only some replicas raised"
+            log.warning(event, count=self._diverged, first=self._first_diverged)
+            self._diverged = 0
+        if self._unconfirmed and self._due("unconfirmed", last):
+            event = "alerts of a restarted IDS that no other confirms: not put out"
+            log.warning(event, count=self._unconfirmed, alerts_unconfirmed=self.alerts_unconfirmed)
             self._unconfirmed = 0
-        if self._hurried:
+        if self._hurried and self._due("hurried", last):
             log.warning(
                 "more alerts wait for the other replicas than the table holds; the oldest went out",
                 count=self._hurried,
@@ -220,6 +243,9 @@ class Deduplicator:
                 setting="alerts.hold_ms",
             )
             self._hurried = 0
+
+    def _due(self, kind: str, last: bool) -> bool:
+        return last or self._limiter.admit(kind) is not None
 
     def _remember(self, alert_id: str) -> None:
         self._done[alert_id] = None

@@ -55,6 +55,7 @@ class Desk:
         self._coordinator: int | None = None
         self._others: tuple[int, ...] = ()
         self._final = False
+        self._mute = False
         self._stall_ns = stall_ms * MS
         self._seen_ns = 0  # when this desk was busy last
         self._doubt_ns = 0  # until when it may have been replaced; 0: no doubt
@@ -76,6 +77,7 @@ class Desk:
             if before != self._me:
                 self._receiver = Receiver(self._header)
             self._dedup.set_members([self._names[m] for m in members])
+            self._dedup.muted(self._names[self._me], self._mute)
             self._look_up()
             for batch in again:
                 self._put_out(self._dedup.add(self._names[self._me], json.loads(batch), now_ns))
@@ -110,6 +112,12 @@ class Desk:
         else:
             self._sender.progress(fed, final=final)
 
+    def muted(self, mute: bool) -> None:
+        """This replica's IDS cannot write its log, or can again: what it does not raise meanwhile says nothing."""
+        self._mute = self._sender.mute = mute
+        if self._leads:
+            self._dedup.muted(self._names[self._me], mute)
+
     def arrived(self, message: Alert, now_ns: int) -> list[Send]:
         """An ALERT message: alerts of a member, or the coordinator's answer to mine."""
         self._awake(now_ns)
@@ -122,6 +130,7 @@ class Desk:
         name = self._names[message.sender]
         self._put_out(self._dedup.add(name, came.records, now_ns))
         self._dedup.progress(name, came.fed, ended=came.final)
+        self._dedup.muted(name, came.mute)
         return [(message.sender, came.answer)]
 
     def tick(self, now_ns: int) -> list[Send]:

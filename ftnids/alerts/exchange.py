@@ -2,7 +2,8 @@
 
 Theory of operation.  A member cuts what its IDS raised into numbered batches and sends them to
 the coordinator until they are acknowledged; a few may be under way at once.  Every message tells
-how far the member's IDS has been fed, and, when all batches are made, that the IDS has ended.  The
+how far the member's IDS has been fed, whether it can write its log (else it is mute), and, when all batches
+are made, that the IDS has ended.  The
 coordinator takes the batches of a member in order, once, and answers with the number it wants
 next.  Messages may be lost, repeated or overtaken; a restarted member (another incarnation) counts
 from 0 again, and so does every member towards a new coordinator.
@@ -51,6 +52,7 @@ class Sender:
     """A member's side: what its IDS raised, on its way to the coordinator."""
 
     def __init__(self, header: Header) -> None:
+        self.mute = False  # the IDS cannot write its log
         self._header = header
         self._waiting: dict[int, bytes] = {}  # not acknowledged, by number
         self._waiting_bytes = 0
@@ -63,7 +65,7 @@ class Sender:
         self._final = False
         self._final_acked = False
         self._told_ns = -PROGRESS_NS
-        self._told = (-1, False)
+        self._told = (-1, False, False)  # fed, final, mute
 
     @property
     def done(self) -> bool:
@@ -108,7 +110,7 @@ class Sender:
         self._waiting_bytes, self._kept_bytes = sum(map(len, batches)), 0
         self._next = len(batches)
         self._sent_ns.clear()
-        self._final_acked, self._told = False, (-1, False)
+        self._final_acked, self._told = False, (-1, False, False)
         return batches
 
     def outgoing(self, now_ns: int) -> list[Alert]:
@@ -121,7 +123,7 @@ class Sender:
             if now_ns - self._sent_ns.get(number, -RESEND_NS) >= RESEND_NS:
                 self._sent_ns[number] = now_ns
                 out.append(self._message(number, self._waiting[number]))
-        told = (self._fed, self._final)
+        told = (self._fed, self._final, self.mute)
         stale = now_ns - self._told_ns >= PROGRESS_NS
         if not self._waiting and not self._final_acked and stale and (told != self._told or self._final):
             self._told, self._told_ns = told, now_ns
@@ -131,8 +133,9 @@ class Sender:
     def _message(self, number: int, records: bytes) -> Alert:
         sender, incarnation, view = self._header()
         last = number + (records != b"[]") >= self._next
+        final = self._final and last
         return Alert(
-            sender, incarnation, view, number=number, fed=self._fed, final=self._final and last, records=records
+            sender, incarnation, view, number=number, fed=self._fed, final=final, mute=self.mute, records=records
         )
 
 
@@ -141,6 +144,7 @@ class _Source:
     incarnation: int
     wanted: int = 0
     final: bool = False
+    mute: bool = False
 
 
 @dataclass(slots=True)
@@ -150,6 +154,7 @@ class Arrival:
     records: list[Record]
     fed: int
     final: bool
+    mute: bool
     answer: Alert
 
 
@@ -175,11 +180,11 @@ class Receiver:
             records = self._parse(message.records)
             source.wanted += 1
         known = message.number <= source.wanted
-        if known and message.final:
-            source.final = True
+        if known:
+            source.final, source.mute = source.final or message.final, message.mute
         me, incarnation, view = self._header()
         answer = Alert(me, incarnation, view, acked=source.wanted, final=source.final)
-        return Arrival(records, message.fed if known else 0, source.final, answer)
+        return Arrival(records, message.fed if known else 0, source.final, source.mute, answer)
 
     def _parse(self, data: bytes) -> list[Record]:
         try:

@@ -10,6 +10,8 @@ the IDS is not fed for ever; what lay unread in the pipe (64 KiB) is lost to thi
 The IDS has a session of its own and no standard input, and the kernel kills it when this process
 dies.  The kernel means the thread that forked it, so the thread that forks is the one that outlives it.
 
+An IDS whose disk is full goes on and loses what it logs, without a word to its supervisor: `log_fails` looks for it.
+
 The log folders of the newest IDS_RUNS runs stay, those of earlier processes among them.  By the time that a folder goes
 its alerts have long been read.
 """
@@ -34,9 +36,10 @@ from typing import overload
 import numpy as np
 import structlog
 
+from ftnids import log as logs
 from ftnids.core import pcap_header
 from ftnids.errors import FeedError
-from ftnids.feed import tether
+from ftnids.feed import logdisk, tether
 from ftnids.feed.ring import AgreedRing
 from ftnids.feed.sinks import Sink, private_file, write_all
 from ftnids.limits import (
@@ -121,6 +124,8 @@ class Ids(Sink):
         self.deaths = 0
         self._forgotten = {"invalid": 0, "trimmed": 0, "overlong": 0}  # of logs that are read
         self.removed = 0  # log folders of old runs
+        self.log_failures = 0  # looks at which its log could not be written
+        self._limiter = logs.Limiter()
         self._fifo = run_dir / f"{launcher.name}.fifo"
         self._log_dir = log_dir / "ids"
         self._run_now: Run | None = None
@@ -143,8 +148,9 @@ class Ids(Sink):
         self.runs.remove(run)
 
     def counters(self) -> dict[str, int]:
-        """Deaths, and lines of its logs that are no records (`invalid`), too long (`overlong`) or cut (`trimmed`)."""
-        counts = {"deaths": self.deaths, **self._forgotten}
+        """Deaths, looks at which its log could not be written (`log_failures`, one a second), and lines of its logs
+        that are no records (`invalid`), too long (`overlong`) or cut (`trimmed`)."""
+        counts = {"deaths": self.deaths, "log_failures": self.log_failures, **self._forgotten}
         for run in list(self.runs):
             self._count(counts, run)
         return counts
@@ -154,6 +160,21 @@ class Ids(Sink):
         counts["invalid"] += run.reader.invalid
         counts["trimmed"] += run.reader.trimmed
         counts["overlong"] += run.reader.lines.overlong
+
+    def log_fails(self) -> bool:
+        """Look whether the IDS's log cannot be written, and say so; to be called about once a second."""
+        run = self._run_now
+        if run is None or self.ended:
+            return bool(self.warning)  # as it was when it ended
+        file, reason = str(run.reader.lines.path), logdisk.fault(self._log_dir)
+        if reason:
+            self.log_failures += 1
+            hint = "alerts of this IDS are lost, and its silence counts for nothing: make room in replica.log_dir"
+            self._limiter.log(log, "error", "log", "IDS log cannot be written", file=file, reason=reason, hint=hint)
+        elif self.warning:
+            log.warning("IDS log can be written again", file=file, log_failures=self.log_failures)
+        self.warning = f"{self.name}: cannot write {file}: {reason}; its alerts are lost" if reason else ""
+        return bool(reason)
 
     def stop(self) -> None:
         super().stop()

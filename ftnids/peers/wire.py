@@ -222,7 +222,7 @@ _VERSION_1: Final[dict[Kind, Layout]] = {
         Unsigned("number"),
         Unsigned("acked"),
         Unsigned("fed"),
-        Switches("final"),
+        Switches("final", "mute"),
         Blob("records", limits.MAX_ALERT_BATCH),
     ),
     Kind.STATUS: (Blob("snapshot", limits.MAX_STATUS_BYTES),),

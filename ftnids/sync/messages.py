@@ -267,6 +267,7 @@ class Alert(Message):
     acked: int = 0  # alert messages of the receiver that the sender has
     fed: int = 0  # seq: the sender's IDS has been given all below it
     final: bool = False  # the sender's IDS has ended; no more alerts come
+    mute: bool = False  # the sender's IDS cannot write its log: its silence says nothing
     records: bytes = b"[]"
 
 

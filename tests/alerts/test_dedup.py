@@ -194,3 +194,33 @@ def test_a_full_table_puts_out_the_oldest_and_says_so() -> None:
 def test_ids_known_from_the_output_are_no_more_than_the_table() -> None:
     dedup = table("a", known=[str(n) for n in range(10)], size=3)
     assert names(dedup.add("a", [identified("7"), identified("9"), identified("6")], 0)) == ["6"]
+
+
+def test_an_ids_that_cannot_write_its_log_contradicts_nobody() -> None:
+    """What it was fed while it was mute may have been raised and lost, also when its log is written again."""
+    dedup = table("a", "b")
+    dedup.progress("b", 5)
+    dedup.muted("b", True)
+    dedup.add("a", [identified("1", seq=9, cold=True)], 0)
+    dedup.progress("b", 20)
+    assert dedup.tick(0) == []
+    assert names(dedup.tick(DIVERGENCE_MS * MS)) == ["1"]
+    dedup.muted("b", False)
+    dedup.add("a", [identified("2", seq=19, cold=True), identified("3", seq=20, cold=True)], 0)
+    dedup.progress("b", 30, ended=True)
+    assert names(dedup.tick(0)) == ["2"]
+    assert (dedup.alerts_out, dedup.alerts_unconfirmed) == (2, 1)
+
+
+def test_unconfirmed_alerts_are_a_warning_with_their_number_not_a_flood() -> None:
+    dedup = table("a", "b")
+    dedup.progress("b", 100, ended=True)
+    with capture_logs() as lines:
+        for n in range(5):
+            dedup.add("a", [identified(f"{n}", seq=9, cold=True), identified(f"{n}+", seq=9, cold=True)], 0)
+            dedup.tick(0)
+        dedup.finish()
+    assert [(line["log_level"], line["count"], line["alerts_unconfirmed"]) for line in lines] == [
+        ("warning", 2, 2),
+        ("warning", 8, 10),
+    ]

@@ -179,3 +179,32 @@ def test_a_coordinator_that_ends_in_doubt_looks_too() -> None:
     desk.tick(pair.now)
     desk.close()
     assert [r["ftnids"]["seq"] for r in kept.records] == [4]
+
+
+@pytest.mark.parametrize("mute", [0, 1], ids=["the coordinator", "a member"])
+def test_a_restarted_ids_is_heard_while_the_other_cannot_write_its_log(mute: int) -> None:
+    pair = Pair()
+    cold = alert(5)
+    cold["ftnids"]["cold"] = True
+    pair.desks[mute].muted(True)
+    pair.desks[1 - mute].raised([cold], pair.now)
+    for desk in pair.desks:
+        desk.progress(10)
+    pair.run(6)
+    assert [r["ftnids"]["seq"] for r in pair.alerts[0].records] == [5]
+    assert pair.desks[0].counters()["alerts_unconfirmed"] == 0
+
+
+def test_that_a_log_is_written_again_is_told_without_any_progress() -> None:
+    pair = Pair()
+    pair.desks[1].muted(True)
+    pair.run(1)
+    pair.desks[1].muted(False)
+    pair.run(1)
+    cold = alert(5)
+    cold["ftnids"]["cold"] = True
+    pair.desks[0].raised([cold], pair.now)
+    pair.desks[1].progress(10)
+    pair.run(6)
+    assert pair.alerts[0].records == []
+    assert pair.desks[0].counters()["alerts_unconfirmed"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,10 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from ftnids.alerts.identity import Identifier
 from ftnids.errors import FeedError
-from ftnids.feed import Ids, PcapFile, ids, sinks, tether
+from ftnids.feed import Ids, PcapFile, ids, logdisk, sinks, tether
 
 from .conftest import Bench
 from .fake_ring import read_pcap
@@ -218,7 +220,7 @@ def test_what_was_wrong_with_the_logs_is_counted_on(bench: Bench) -> None:
     bench.finish()
     (run,) = supervisor.runs
     run.reader.invalid, run.reader.trimmed, run.reader.lines.overlong = 3, 2, 1
-    found = {"deaths": 0, "invalid": 3, "trimmed": 2, "overlong": 1}
+    found = {"deaths": 0, "log_failures": 0, "invalid": 3, "trimmed": 2, "overlong": 1}
     assert supervisor.counters() == found
     supervisor.forget(run)
     assert supervisor.runs == []
@@ -236,3 +238,37 @@ def test_of_many_void_seqs_the_older_ones_are_only_counted(monkeypatch: pytest.M
     assert [folded._seq(n) for n in range(85, 200)] == [exact._seq(n) for n in range(85, 200)]
     with pytest.raises(IndexError):
         voids[20]
+
+
+def test_a_log_that_cannot_be_written_is_said_and_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    supervisor = bench.ids()
+    bench.feed.start()
+    assert not supervisor.log_fails()
+    with capture_logs() as lines:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", full)
+            assert [supervisor.log_fails() for _ in range(3)] == [True] * 3
+        (warning,) = bench.feed.warnings
+        assert not supervisor.log_fails()
+    error, again = lines
+    assert (error["log_level"], error["reason"], error["file"]) == (
+        "error",
+        os.strerror(errno.ENOSPC),
+        str(supervisor.runs[0].reader.lines.path),
+    )
+    assert error["file"] in warning
+    assert "replica.log_dir" in error["hint"]
+    assert (again["log_failures"], supervisor.counters()["log_failures"], bench.feed.warnings) == (3, 3, [])
+    bench.finish()
+    assert [path.name for path in (bench.folder / "log/ids").iterdir()] == ["run-0"]
+
+
+def test_a_block_that_does_not_fit_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert logdisk.fault(tmp_path) == ""
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: 100)
+    assert logdisk.fault(tmp_path) == os.strerror(errno.ENOSPC)
+    assert logdisk.fault(tmp_path / "missing") == os.strerror(errno.ENOENT)
+    assert list(tmp_path.iterdir()) == []
