@@ -64,7 +64,7 @@ class Engine:
     def __init__(self, settings: Settings, stream: Stream, now_ns: int) -> None:
         self.settings = settings
         self._stream = stream
-        self.membership = Membership(settings, stream, now_ns)
+        self.membership = Membership(settings, stream)
         self.view = View()
         self.members: tuple[int, ...] = ()
         self.member: Member | None = None

@@ -94,10 +94,10 @@ def match_history(theirs: U64, their_ns: I64, mine: U64, my_ns: I64, least: int)
 class Membership:
     """Peers, heartbeats, and the way into the first view."""
 
-    def __init__(self, settings: Settings, stream: Stream, now_ns: int) -> None:
+    def __init__(self, settings: Settings, stream: Stream) -> None:
         self._settings = settings
         self._stream = stream
-        self._born_ns = now_ns
+        self._born_ns: int | None = None  # of the first tick: an IDS may take longer to load than others are waited for
         self.state = State.SEEKING
         self.peers = {m: Peer() for m in range(settings.members) if m != settings.me}
         self.out: list[Action] = []
@@ -196,6 +196,8 @@ class Membership:
 
     def tick(self, now_ns: int) -> Install | None:
         """Do what is due while there is no view; an INSTALL when this replica founds one."""
+        if self._born_ns is None:
+            self._born_ns = now_ns
         alive = self.alive(now_ns)
         views = [self.peers[m] for m in alive if self.peers[m].view.number]
         if views:
@@ -231,6 +233,7 @@ class Membership:
         settings = self._settings
         joined = [m for m in alive if self.peers[m].joined]
         if self._history is None:
+            assert self._born_ns is not None
             waited = now_ns - self._born_ns >= settings.timers.join
             if len(joined) < settings.members - 1 and (settings.wait_for_all or not waited):
                 return None

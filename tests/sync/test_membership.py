@@ -24,7 +24,7 @@ class Room:
         self.offsets = [0] * count
         for me in range(count):
             given = {"me": me, "members": count, "incarnation": EPOCH + 10 * (count - me), "digest": b"same", **changes}
-            self.nodes.append(Membership(Settings(**given), self.streams[me], self.now))  # type: ignore[arg-type]
+            self.nodes.append(Membership(Settings(**given), self.streams[me]))  # type: ignore[arg-type]
         self.cut: set[int] = set()
         self.installed: Install | None = None
         self.failed: dict[int, str] = {}
@@ -86,6 +86,18 @@ def test_the_founder_waits_for_its_peers_and_then_goes_on_without_them() -> None
     assert install.members == 0b101
 
 
+def test_the_wait_for_others_begins_when_a_replica_first_looks_around() -> None:
+    """Its IDS may have taken longer to load than it waits for others: it must not found beside a running set."""
+    room = Room(2, timers=Timers(join=2_000 * MS))
+    room.cut = {1}
+    room.now += 60_000 * MS
+    assert room.run(1.5) is None
+    room.cut = set()
+    install = room.run(5)
+    assert install is not None
+    assert install.members == 0b11
+
+
 def test_wait_for_all_waits() -> None:
     room = Room(3, timers=Timers(join=500 * MS), wait_for_all=True)
     room.cut = {0}
@@ -128,7 +140,7 @@ def test_a_replica_with_other_settings_is_refused_with_the_difference() -> None:
     room.nodes[1]._settings = Settings(
         me=1, members=2, incarnation=EPOCH, digest=b"same", config="sync.k = 56\nsame = 1"
     )
-    room.nodes[0] = Membership(odd, stream, room.now)
+    room.nodes[0] = Membership(odd, stream)
     room.run(0.5)
     assert "the joiner has sync.k = 8; the set has sync.k = 56" in room.failed[0]
     assert "same" not in room.failed[0]

@@ -95,6 +95,7 @@ class Life:
     stuck_until: int = 0
     hung_until: int = 0
     closing: bool = False
+    missed_the_end: bool = False  # the set ended while it was on its way back
     troubled: bool = False  # something befell this replica itself
 
     def local(self, true_ns: int) -> int:

@@ -117,7 +117,7 @@ class Simulation:
 
     def run(self) -> Result:
         """Run to the end of the agreed stream; raises BrokenPromiseError."""
-        while len(self._at_work) < self.weather.replicas or not all(x.ended for x in self.replicas):
+        while len(self._at_work) < self.weather.replicas or not all(x.ended for x in self._survivors()):
             self.now, _, r, what = heapq.heappop(self._heap)
             if r < 0:
                 assert callable(what)
@@ -125,8 +125,12 @@ class Simulation:
             elif (life := self._at_work.get(r)) and not life.dead:
                 assert not callable(what)
                 self._step(life, what)
-        self.judge.at_end(self.replicas)
+        self.judge.at_end(self._survivors())
         return self._result()
+
+    def _survivors(self) -> list[Life]:
+        """All but those that left the last view after the captures had begun to end: nobody lets them in any more."""
+        return [x for x in self.replicas if not x.missed_the_end]
 
     def _schedule(self, at: int, r: int, what: Message | Callable[[], None] | None) -> None:
         self._count += 1
@@ -336,7 +340,10 @@ class Simulation:
                 self._say(f"r{x.me} view {action.view.number} of r{action.view.coordinator} {action.members}")
             case Rejoin():
                 self._say(f"r{x.me} rejoins: {action.reason}")
-                self._kill(x, 50 * MS)
+                if self._closing_ns == FOREVER:
+                    self._kill(x, 50 * MS)
+                else:
+                    x.dead = x.missed_the_end = True
             case End():
                 x.ended = True
             case Note():
@@ -387,7 +394,7 @@ class Simulation:
         x.engine.stored(message.seq[wanted], message.hash[wanted], refs, x.local(self.now))
 
     def _result(self) -> Result:
-        view = self.replicas[0].view
+        view = self._survivors()[0].view
         delays = self.judge.delays_ms(view)
         last = next((m.last for x in self.replicas if (m := x.engine.member) is not None and m.last), None)
         return Result(
