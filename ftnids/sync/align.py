@@ -28,6 +28,10 @@ class Merged:
     time_ns: I64  # [m] mean of the holders' times, then made never to decrease
     flags: U8  # [m] Flag bits
 
+    def first(self, count: int) -> Merged:
+        """The first `count` packets."""
+        return Merged(self.place[:count], self.time_ns[:count], self.flags[:count])
+
 
 Aligner = Callable[[Sequence[U64], Sequence[I64], Sequence[int], int, int], Merged]
 

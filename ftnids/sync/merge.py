@@ -347,9 +347,7 @@ class Merger:
         cut = int(merged.time_ns[count - 1])
         if count == len(merged.place) and horizon != FOREVER:
             cut = max(cut, horizon)
-        return self._settle(
-            window, align.Merged(merged.place[:count], merged.time_ns[:count], merged.flags[:count]), cut
-        )
+        return self._settle(window, merged.first(count), cut)
 
     def _look(self, streams: list[Stream], counts: list[int], horizon: int) -> list[int]:
         """How many packets of each member are aligned: all, or those near the horizon when all are too many."""
