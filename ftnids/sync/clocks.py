@@ -18,6 +18,7 @@ the last one.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from itertools import pairwise
 
 import numpy as np
@@ -63,6 +64,7 @@ class Clock:
         self._d: NDArray[np.float64] = np.empty(0)
         self._knot_t: NDArray[np.float64] = np.empty(0)
         self._knot_d: NDArray[np.float64] = np.empty(0)
+        self._knots: tuple[list[float], list[float]] = [], []  # the same, for one time at once
         self._base = self._drift = 0.0  # the straight line ...
         self._reach = 0.0, 0.0  # ... and how far it is believed: as far beyond the samples as they span
         self._residual = 0.0
@@ -87,7 +89,17 @@ class Clock:
         if len(self._knot_t) == 0:
             return self._seed
         at = self._newest if time_ns is None else float(time_ns - self._origin)
-        return round(float(self._offset(np.array([at]))[0])) + self._seed
+        line = self._base + self._drift * min(max(at, self._reach[0]), self._reach[1])
+        return round(line + self._bend(at)) + self._seed
+
+    def _bend(self, at: float) -> float:
+        """What the knots add to the line at one time."""
+        times, rest = self._knots
+        i = bisect_right(times, at)
+        if i in (0, len(times)):
+            return rest[max(i - 1, 0)]
+        slope = (rest[i] - rest[i - 1]) / (times[i] - times[i - 1])
+        return slope * (at - times[i - 1]) + rest[i - 1]
 
     def correct(self, times: I64) -> I64:
         """`times` of the member on the reference's clock, never decreasing."""
@@ -180,6 +192,7 @@ class Clock:
             self._base, self._drift, self._reach, self._knot_t, self._knot_d = previous
             self.refused += 1
             return
+        self._knots = self._knot_t.tolist(), self._knot_d.tolist()
         self._residual, self._oldest = largest, float(t[0])
         self._t, self._d = t[-limits.CLOCK_SAMPLES :], d[-limits.CLOCK_SAMPLES :]
 
@@ -265,8 +278,11 @@ def common(hash_a: U64, hash_b: U64) -> tuple[I64, I64]:
     share = max(len(hash_a), len(hash_b)) // limits.CLOCK_SAMPLED
     a, at_a = _unique(hash_a, share)
     b, at_b = _unique(hash_b, share)
-    _, in_a, in_b = np.intersect1d(a, b, assume_unique=True, return_indices=True)
-    left, right = at_a[in_a], at_b[in_b]
+    if len(a) == 0 or len(b) == 0:
+        return at_a[:0], at_b[:0]
+    there = np.minimum(np.searchsorted(b, a), len(b) - 1)
+    both = np.flatnonzero(b[there] == a)
+    left, right = at_a[both], at_b[there[both]]
     order = np.argsort(left)
     return left[order], right[order]
 
@@ -276,6 +292,11 @@ def _unique(hashes: U64, share: int) -> tuple[U64, I64]:
     at = np.arange(len(hashes))
     if share > 1:
         at = np.flatnonzero((hashes * MIX) >> np.uint64(32) < np.uint64(2**32 // share))
-    values, first, count = np.unique(hashes[at], return_index=True, return_counts=True)
-    once = count == 1
-    return values[once], at[first[once]]
+        hashes = hashes[at]
+    order = np.argsort(hashes)
+    values = hashes[order]
+    differ = values[1:] != values[:-1]
+    once = np.ones(len(values), bool)
+    once[1:] &= differ
+    once[:-1] &= differ
+    return values[once], at[order[once]]

@@ -329,7 +329,8 @@ class Merger:
         reference = self._streams[self.reference]
         hashes = [stream.hash[:count] for stream, count in zip(streams, counts, strict=True)]
         ours = hashes[streams.index(reference)]
-        self._train(streams, {id(s): clocks.common(own, ours) for s, own in zip(streams, hashes, strict=True)})
+        others = ((s, own) for s, own in zip(streams, hashes, strict=True) if s is not reference)
+        self._train(streams, {id(s): clocks.common(own, ours) for s, own in others})
         window = self._window(streams, counts)
         horizon = min(horizon, self._horizon(streams, counts))
         if not all(counts) and min(int(times[0]) for times in window.times if len(times)) > horizon:

@@ -190,10 +190,11 @@ class Judge:
         since = np.array([at for at, *_ in self._clock])
         first = np.maximum(np.searchsorted(since, times - BEFORE, side="right") - 1, 0)
         last = np.minimum(np.searchsorted(since, np.maximum(times, self._began_ns) + DECIDED), len(since))
-        spans = [self._clock[a : max(a + 1, b)] for a, b in zip(first, last, strict=True)]
-        widest = np.array([max(tolerance for _, tolerance, _, _ in span) for span in spans])
-        room, least = (np.array([min(one[i] for one in span) for span in spans]) for i in (2, 3))
-        return widest, room, least
+        spans, which = np.unique(np.stack([first, np.maximum(first + 1, last)]), axis=1, return_inverse=True)
+        _, tolerance, room, least = np.array(self._clock).T
+        bounds = [slice(a, b) for a, b in spans.T.tolist()]
+        extremes = np.array([(tolerance[s].max(), room[s].min(), least[s].min()) for s in bounds]).T[:, which.ravel()]
+        return extremes[0], extremes[1], extremes[2]
 
     def _check_completeness(self, agreed: I64, captured: list[I64]) -> None:
         """Once per real occurrence; between the largest replica's count and the union where ambiguous."""

@@ -117,7 +117,7 @@ class Simulation:
 
     def run(self) -> Result:
         """Run to the end of the agreed stream; raises BrokenPromiseError."""
-        while len(self._at_work) < self.weather.replicas or not all(x.ended for x in self._survivors()):
+        while not self._over():
             self.now, _, r, what = heapq.heappop(self._heap)
             if r < 0:
                 assert callable(what)
@@ -127,6 +127,12 @@ class Simulation:
                 self._step(life, what)
         self.judge.at_end(self._survivors())
         return self._result()
+
+    def _over(self) -> bool:
+        """Whether all have come, and all that survive have ended."""
+        if self._closing_ns == FOREVER or len(self._at_work) < self.weather.replicas:
+            return False
+        return all(x.ended for x in self._survivors())
 
     def _survivors(self) -> list[Life]:
         """All but those that left the last view after the captures had begun to end: nobody lets them in any more."""
