@@ -31,6 +31,7 @@ FAILED_ONCE: Final = (
     1_357_031_189,
     1_357_031_300,
 )
+pytestmark = pytest.mark.timeout(900)  # 500 seeds take three minutes on two cores, and CI may be slower
 WITHIN: Final = 200  # seeds in which a planted bug must be found
 
 
