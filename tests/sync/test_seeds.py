@@ -15,7 +15,7 @@ from ftnids.limits import SIMULATE_MAX_SEED
 from ftnids.sync.simulation import simulate
 from ftnids.sync.simulation.plants import PLANTS, planted
 
-FRESH: Final = int(os.environ.get("FTNIDS_SEEDS", "500"))
+FRESH: Final = int(os.environ.get("FTNIDS_SEEDS", "200"))
 FAILED_ONCE: Final = (
     2_000,
     7_059,
@@ -31,7 +31,7 @@ FAILED_ONCE: Final = (
     1_357_031_189,
     1_357_031_300,
 )
-pytestmark = pytest.mark.timeout(900)  # 500 seeds take three minutes on two cores, and CI may be slower
+pytestmark = pytest.mark.timeout(900)  # 500 seeds take three minutes on two cores, and others may be slower
 WITHIN: Final = 200  # seeds in which a planted bug must be found
 
 
@@ -58,12 +58,8 @@ def test_a_seed_that_failed_once_holds(seed: int) -> None:
     simulate(seed)
 
 
-def test_known_seeds() -> None:
-    seeds(1, 100)
-
-
 def test_fresh_seeds(capsys: pytest.CaptureFixture[str]) -> None:
-    """FTNIDS_SEEDS=N runs N of them (500).  A failure prints the one command that replays it."""
+    """FTNIDS_SEEDS=N runs N of them (200).  A failure prints the one command that replays it."""
     first = 1 + version() % (SIMULATE_MAX_SEED - FRESH)
     with capsys.disabled():
         print(f" [seeds {first}:{first + FRESH - 1}]", end=" ", flush=True)
