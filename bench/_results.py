@@ -1,0 +1,112 @@
+"""What a bench found: rows that know their goals, as a table, as JSON and as a plot."""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+FOLDER: Final = Path(os.environ.get("FTNIDS_BENCH_RESULTS", Path(__file__).resolve().parent / "results"))
+COMPARE: Final[dict[str, Callable[[float, float], bool]]] = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure; its goal, as ">= 0.6", is for the ratio where there is a baseline, else for the figure itself."""
+
+    what: str
+    measured: float
+    unit: str
+    baseline: float | None = None
+    goal: str | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Measured over baseline."""
+        return self.measured / self.baseline if self.baseline else None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is reached; None where there is none."""
+        if self.goal is None:
+            return None
+        sense, limit = self.goal.split()
+        figure = self.measured if self.ratio is None else self.ratio
+        return COMPARE[sense](figure, float(limit))
+
+    def record(self) -> dict[str, Any]:
+        """The row of NAME.json."""
+        return {
+            "what": self.what,
+            "measured": self.measured,
+            "unit": self.unit,
+            "baseline": self.baseline,
+            "ratio": self.ratio,
+            "goal": self.goal,
+            "met": self.met,
+        }
+
+
+def machine() -> dict[str, Any]:
+    """Where a figure comes from."""
+    cpu = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.split(":", 1)[1].strip()
+            break
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+@dataclass
+class Results:
+    """All rows of one run of a bench."""
+
+    name: str
+    command: str
+    trace: str
+    rows: list[Row] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=machine)
+
+    def heading(self) -> None:
+        """Print the table's head."""
+        print("| what | measured | unit | baseline | ratio | goal | |")
+        print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
+
+    def add(self, row: Row) -> None:
+        """Print a row, and keep it."""
+        self.rows.append(row)
+        baseline = "" if row.baseline is None else _figure(row.baseline)
+        ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
+        verdict = {None: "", True: "met", False: "**NOT met**"}[row.met]
+        cells = (row.what, _figure(row.measured), row.unit, baseline, ratio, row.goal or "", verdict)
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+    @property
+    def met(self) -> bool:
+        """Whether no goal is missed."""
+        return all(row.met is not False for row in self.rows)
+
+    def save(self) -> Path:
+        """Write NAME.json; returns its path."""
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        path = FOLDER / f"{self.name}.json"
+        told = {"name": self.name, "command": self.command, "machine": self.machine, "trace": self.trace}
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(told | {"rows": [row.record() for row in self.rows]}, indent=1) + "\n")
+        temporary.replace(path)
+        return path
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
