@@ -15,7 +15,7 @@ from ftnids.limits import SIMULATE_MAX_SEED
 from ftnids.sync.simulation import simulate
 from ftnids.sync.simulation.plants import PLANTS, planted
 
-FRESH: Final = int(os.environ.get("FTNIDS_SEEDS", "200"))
+FRESH: Final = int(os.environ.get("FTNIDS_SEEDS", "100"))
 FAILED_ONCE: Final = (
     2_000,
     7_059,
@@ -59,7 +59,7 @@ def test_a_seed_that_failed_once_holds(seed: int) -> None:
 
 
 def test_fresh_seeds(capsys: pytest.CaptureFixture[str]) -> None:
-    """FTNIDS_SEEDS=N runs N of them (200).  A failure prints the one command that replays it."""
+    """FTNIDS_SEEDS=N runs N of them (100).  A failure prints the one command that replays it."""
     first = 1 + version() % (SIMULATE_MAX_SEED - FRESH)
     with capsys.disabled():
         print(f" [seeds {first}:{first + FRESH - 1}]", end=" ", flush=True)
