@@ -1,4 +1,4 @@
-"""What a bench found: rows that know their goals, as a table, as JSON and as a plot."""
+"""What a bench found: rows that know their goals, as a table and as JSON."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ import pytest
 from ftnids import privileges
 from ftnids.config import parse_text
 from ftnids.errors import ConfigError
+from tests.two import two
 
 NOBODY = "nobody"
 BIND = 1 << privileges.CAPABILITIES["CAP_NET_BIND_SERVICE"]
@@ -39,28 +40,11 @@ print(json.dumps([path.read_text() for path in Path("/proc/self/task").glob("*/s
 dumpable = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
 print(json.dumps({"owner of /proc": Path("/proc/self/environ").owner(), "dumpable": dumpable}))
 """
-TOML = """
-[replica]
-name = "a"
-run_dir = "run"
-log_dir = "log"
-user = "{user}"
-group = "{group}"
-[cluster]
-name = "test"
-[[cluster.member]]
-name = "a"
-address = "tcp://127.0.0.1:{port}"
-[[cluster.member]]
-name = "b"
-address = "tcp://127.0.0.1:5702"
-[capture]
-interface = "lo"
-"""
 
 
 def configuration(user: str = "", group: str = "", port: int = 5701) -> str:
-    return TOML.format(user=user, group=group, port=port)
+    lines = ('run_dir = "run"', 'log_dir = "log"', f'user = "{user}"', f'group = "{group}"')
+    return two("\n".join(lines), port=port)
 
 
 @pytest.fixture

@@ -12,22 +12,8 @@ from ftnids import config, log, rekey
 from ftnids.errors import PeerError
 from ftnids.peers import keys
 from ftnids.peers.transport import Transport
+from tests.two import two
 
-TOML = """
-[replica]
-name = "a"
-[cluster]
-name = "test"
-{secret}
-[[cluster.member]]
-name = "a"
-address = "tcp://127.0.0.1:5701"
-[[cluster.member]]
-name = "b"
-address = "tcp://127.0.0.1:5702"
-[capture]
-interface = "lo"
-"""
 NAMED = 'secret_file = "keys/cluster.secret"'
 
 
@@ -45,7 +31,7 @@ class Door(Transport):
 
 def load(folder: Path, secret: str) -> config.Config:
     path = folder / "a.toml"
-    path.write_text(TOML.format(secret=secret))
+    path.write_text(two(cluster=secret))
     return config.load(path)
 
 

@@ -13,6 +13,7 @@ import grp
 import mmap
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -81,15 +82,23 @@ def attach(name: str, readonly: bool) -> Segment:
 def check(name: str) -> None:
     """RingError where a ring of that name could not be made, because of the name or of what is there and no ring."""
     path = path_of(name)
+    with _existing(name, path) as fd:
+        if fd is not None and not _is_ours(fd):
+            raise _foreign(name, path)
+
+
+@contextlib.contextmanager
+def _existing(name: str, path: Path) -> Iterator[int | None]:
+    """The file that has a ring's name, open; None if there is none."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
+        yield None
         return
     except OSError as error:
         raise _foreign(name, path, error.strerror) from None
     try:
-        if not _is_ours(fd):
-            raise _foreign(name, path)
+        yield fd
     finally:
         os.close(fd)
 
@@ -115,13 +124,9 @@ def _create_locked(name: str, path: Path) -> int:
 
 
 def _remove_stale(name: str, path: Path) -> None:
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _foreign(name, path, error.strerror) from None
-    try:
+    with _existing(name, path) as fd:
+        if fd is None:
+            return
         if not _lock(fd):
             raise RingError(f"ring {name}: {path} is in use by a running replica; stop it or choose another name")
         if not _is_ours(fd):
@@ -129,8 +134,6 @@ def _remove_stale(name: str, path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_ino == os.fstat(fd).st_ino:
                 path.unlink()
-    finally:
-        os.close(fd)
 
 
 def _is_ours(fd: int) -> bool:

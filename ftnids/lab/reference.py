@@ -101,8 +101,11 @@ def _union(
     return known, "the tap's order of the agreed packets, as a kernel dropped packets before a replica saw them"
 
 
-def alerts_of(ids: IdsLauncher, source: Path, directory: Path) -> list[Record]:
-    """The identified alerts of one IDS over a capture file.  FeedError when it does not come to its end twice."""
+def alerts_of(ids: IdsLauncher, source: Path, directory: Path, voids: Sequence[int] = ()) -> list[Record]:
+    """The identified alerts of one IDS over a capture file.  FeedError when it does not come to its end twice.
+
+    `voids`: seqs, rising, that have no packet in the file.
+    """
     ids.prepare(directory)
     log = directory / f"{ids.name}.log"
     for _ in range(TRIES):
@@ -121,13 +124,13 @@ def alerts_of(ids: IdsLauncher, source: Path, directory: Path) -> list[Record]:
             except subprocess.TimeoutExpired:
                 raise FeedError(f"{ids.name} took longer than {limits.LAB_REFERENCE_SECONDS} s over {source}") from None
         if status == 0:
-            return read(ids, directory)
+            return read(ids, directory, voids)
     raise FeedError(f"{ids.name} ended with status {status} over {source}, {TRIES} times (log: {log})")
 
 
-def read(ids: IdsLauncher, directory: Path) -> list[Record]:
-    """The identified alerts that the reference IDS logged into `directory`."""
-    reader, identify = ids.reader(directory), Identifier(causes.REFERENCE).identify
+def read(ids: IdsLauncher, directory: Path, voids: Sequence[int] = ()) -> list[Record]:
+    """The identified alerts that the reference IDS logged into `directory`; `voids`: as in `alerts_of`."""
+    reader, identify = ids.reader(directory), Identifier(causes.REFERENCE, voids=voids).identify
     try:
         records = reader.poll(final=True)
         while more := reader.poll(final=True):

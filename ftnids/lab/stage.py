@@ -98,6 +98,12 @@ class Stage:
         )
         self.live.append(name)
 
+    def begin(self) -> None:
+        """Start all replicas, and the traffic when they are one set."""
+        self.start(*self.options.names)
+        self.together(*self.options.names)
+        self.send()
+
     def together(self, *names: str, seconds: float = limits.LAB_READY_SECONDS) -> None:
         """Wait until these replicas are in one view, they and nobody else, and have their IDS up."""
         since = time.time()

@@ -12,12 +12,6 @@ from ftnids.sync.messages import I64, U64
 FLOOD_LOOK: Final = 16  # packets of an anchor that must differ from each other, at most
 
 
-def unique(hashes: U64) -> I64:
-    """Indices of the hashes that occur once, in order."""
-    _, first, count = np.unique(hashes, return_index=True, return_counts=True)
-    return np.sort(first[count == 1])
-
-
 def anchors(full: NDArray[np.bool_], follows: NDArray[np.bool_], hashes: U64, length: int) -> I64:
     """Indices at which a run of `length` different packets ends that all captures hold contiguously.
 

@@ -18,7 +18,6 @@ the last one.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from itertools import pairwise
 
 import numpy as np
@@ -64,7 +63,6 @@ class Clock:
         self._d: NDArray[np.float64] = np.empty(0)
         self._knot_t: NDArray[np.float64] = np.empty(0)
         self._knot_d: NDArray[np.float64] = np.empty(0)
-        self._knots: tuple[list[float], list[float]] = [], []  # the same, for one time at once
         self._base = self._drift = 0.0  # the straight line ...
         self._reach = 0.0, 0.0  # ... and how far it is believed: as far beyond the samples as they span
         self._residual = 0.0
@@ -90,16 +88,7 @@ class Clock:
             return self._seed
         at = self._newest if time_ns is None else float(time_ns - self._origin)
         line = self._base + self._drift * min(max(at, self._reach[0]), self._reach[1])
-        return round(line + self._bend(at)) + self._seed
-
-    def _bend(self, at: float) -> float:
-        """What the knots add to the line at one time."""
-        times, rest = self._knots
-        i = bisect_right(times, at)
-        if i in (0, len(times)):
-            return rest[max(i - 1, 0)]
-        slope = (rest[i] - rest[i - 1]) / (times[i] - times[i - 1])
-        return slope * (at - times[i - 1]) + rest[i - 1]
+        return round(line + float(np.interp(at, self._knot_t, self._knot_d))) + self._seed
 
     def correct(self, times: I64) -> I64:
         """`times` of the member on the reference's clock, never decreasing."""
@@ -192,7 +181,6 @@ class Clock:
             self._base, self._drift, self._reach, self._knot_t, self._knot_d = previous
             self.refused += 1
             return
-        self._knots = self._knot_t.tolist(), self._knot_d.tolist()
         self._residual, self._oldest = largest, float(t[0])
         self._t, self._d = t[-limits.CLOCK_SAMPLES :], d[-limits.CLOCK_SAMPLES :]
 
@@ -276,8 +264,8 @@ def common(hash_a: U64, hash_b: U64) -> tuple[I64, I64]:
     Of large windows a sample: all packets of every so many hashes, so that unique stays unique.
     """
     share = max(len(hash_a), len(hash_b)) // limits.CLOCK_SAMPLED
-    a, at_a = _unique(hash_a, share)
-    b, at_b = _unique(hash_b, share)
+    a, at_a = once(hash_a, share)
+    b, at_b = once(hash_b, share)
     if len(a) == 0 or len(b) == 0:
         return at_a[:0], at_b[:0]
     there = np.minimum(np.searchsorted(b, a), len(b) - 1)
@@ -287,7 +275,7 @@ def common(hash_a: U64, hash_b: U64) -> tuple[I64, I64]:
     return left[order], right[order]
 
 
-def _unique(hashes: U64, share: int) -> tuple[U64, I64]:
+def once(hashes: U64, share: int = 1) -> tuple[U64, I64]:
     """The hashes that occur once, sorted, and where; one hash in `share`."""
     at = np.arange(len(hashes))
     if share > 1:
@@ -296,7 +284,7 @@ def _unique(hashes: U64, share: int) -> tuple[U64, I64]:
     order = np.argsort(hashes)
     values = hashes[order]
     differ = values[1:] != values[:-1]
-    once = np.ones(len(values), bool)
-    once[1:] &= differ
-    once[:-1] &= differ
-    return values[once], at[order[once]]
+    alone = np.ones(len(values), bool)
+    alone[1:] &= differ
+    alone[:-1] &= differ
+    return values[alone], at[order[alone]]

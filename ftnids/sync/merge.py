@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from ftnids import limits
 from ftnids.sync import align, clocks, summaries
-from ftnids.sync.anchors import anchors, unique
+from ftnids.sync.anchors import anchors
 from ftnids.sync.history import History
 from ftnids.sync.jitter import Jitter
 from ftnids.sync.messages import I64, U8, U32, U64, Flag
@@ -313,7 +313,7 @@ class Merger:
         """Settle a clean stretch: the times are the members' mean."""
         window = self._window(streams, [count] * len(streams))
         time = np.maximum.accumulate(_mean(window.times))
-        pick = unique(streams[0].hash[: min(count, TRAIN_WITHIN)])
+        pick = np.sort(clocks.once(streams[0].hash[: min(count, TRAIN_WITHIN)])[1])
         self._train(streams, {id(stream): (pick, pick) for stream in streams})
         self._rounds.clean()
         place = np.repeat(np.arange(count)[:, None], len(streams), axis=1)

@@ -67,9 +67,7 @@ def scene(tmp_path: Path, traffic: Callable[[float], Path], needs_root: None, se
                     tables["alerts"] = {"output": str(own / "alerts.jsonl"), "eve_output": str(own / "eve.jsonl")}
 
             stage = stack.enter_context(Stage(options, adjust))
-            stage.start(*options.names)
-            stage.together(*options.names)
-            stage.send()
+            stage.begin()
             return stage
 
         yield make

@@ -82,7 +82,8 @@ def alone(stage: Stage, life: Life) -> list[dict[str, Any]]:
     directory = stage.places.out / causes.REFERENCE / f"{life.replica}-{life.number}"
     directory.mkdir(parents=True)
     config = steady.ids_config(stage.options.ids, directory)
-    return reference.alerts_of(launcher(stage.options.ids, config=config), life.pcap, directory)
+    voids = np.flatnonzero(life.stream.hash == lives.VOID) + life.first
+    return reference.alerts_of(launcher(stage.options.ids, config=config), life.pcap, directory, voids.tolist())
 
 
 def judge_branch(stage: Stage, life: Life) -> None:

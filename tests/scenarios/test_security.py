@@ -59,9 +59,7 @@ def stage(folder: Path, needs_root: None, seed: int) -> Iterator[Callable[..., S
                 out=folder / "out", replicas=replicas, loss=0.05, seed=seed, pcap=path, ids=ids, netns=True
             )
             made = stack.enter_context(Stage(options, adjust))
-            made.start(*options.names)
-            made.together(*options.names)
-            made.send()
+            made.begin()
             return made
 
         yield make
