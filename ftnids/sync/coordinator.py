@@ -51,6 +51,7 @@ class Coordinator:
         self._asked_ns: dict[tuple[int, int], int] = {}
         self._mask = sum(1 << m for m in members)
         self._new = False
+        self._own_ns = NO_TIME  # when the local stream was last looked at
         self.reports_refused = self.reports_dropped = self.deciding_waits = 0
         self.merger = Merger(
             members,
@@ -142,8 +143,11 @@ class Coordinator:
             self._ends.add(member)
         self._new = True
 
-    def own(self, *, ended: bool) -> None:
-        """Take in the local stream up to its head."""
+    def own(self, now_ns: int, *, ended: bool) -> None:
+        """Take in the local stream up to its head: when others have reported, and as often as they would."""
+        if not self._new and now_ns - self._own_ns < self._settings.timers.report:
+            return
+        self._own_ns = now_ns
         me = self._settings.me
         watermark = self._stream.watermark_ns
         head = self._stream.head

@@ -48,6 +48,7 @@ from ftnids.sync.settings import MS, Settings, Stream
 from ftnids.sync.views import Views
 from ftnids.sync.watch import SETTINGS, Watch
 
+WITHIN_A_VIEW: Final = Ack, Bytes, Decision, Fetch, Nack, Report  # they say nothing of who is in it
 LIMITS: Final = {  # by counter: what happens, and what an operator may change
     "reports_refused": ("reports wait: the coordinator holds all the undecided packets it may", "sync.failure_ms"),
     "reports_dropped": ("reports that came early found no room; they are sent again", "sync.report_ms"),
@@ -85,6 +86,7 @@ class Engine:
         self._ended = False  # the local capture stream
         self._beat_ns = -(1 << 62)
         self._asked_ns = -(1 << 62)
+        self._looked_ns = -(1 << 62)
         self._ticked_ns = now_ns
         self._out: list[Action] = []
 
@@ -100,6 +102,8 @@ class Engine:
         if message.sender not in self.membership.peers or not self.membership.heard(message, now_ns):
             self.stale += 1
             return
+        if not isinstance(message, WITHIN_A_VIEW):
+            self._looked_ns = -(1 << 62)
         match message:
             case Heartbeat():
                 self.membership.heartbeat(message, now_ns)
@@ -243,7 +247,7 @@ class Engine:
         if member.frozen:
             pass
         elif self.coordinator:
-            self.coordinator.own(ended=self._ended)
+            self.coordinator.own(now_ns, ended=self._ended)
             self._decide(self.coordinator, member, now_ns)
             reported = self.coordinator.reported()
         elif self.reporter:
@@ -416,7 +420,13 @@ class Engine:
         self._out.append(Rejoin(reason))
 
     def _watch(self, now_ns: int) -> None:
-        """Change the view where a member goes or comes; rejoin where the others have gone on."""
+        """Change the view where a member goes or comes; rejoin where the others have gone on.
+
+        That can be told from what the others say of themselves and of views, and from the time that has passed.
+        """
+        if now_ns - self._looked_ns < self.settings.timers.look:
+            return
+        self._looked_ns = now_ns
         views, watch = self.views, self.watch
         assert views is not None
         assert watch is not None

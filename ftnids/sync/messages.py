@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +59,7 @@ class Flag(enum.IntFlag):
     VOID = 8  # no survivor has the bytes; decided only in a view change
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class View:
+class View(NamedTuple):
     """Names a view: the set of live replicas between two membership changes.
 
     `number` counts up within `lineage`; `coordinator` is the deciding member and `incarnation`

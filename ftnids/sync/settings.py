@@ -18,6 +18,7 @@ class Timers:
     report: int = 2 * MS  # between reports while packets come
     idle_report: int = 4 * MS  # between reports (watermarks only) while none do
     heartbeat: int = 20 * MS
+    look: int = 5 * MS  # between looks at the members, while nothing is heard of them
     resend: int = 50 * MS  # without progress
     fetch: int = 30 * MS  # bytes of a decided packet that do not come
     failure: int = 300 * MS  # silence after which a member counts as lost

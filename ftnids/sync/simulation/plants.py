@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -68,7 +67,7 @@ def _reused_view_id(begin: Method) -> Method:
 
     def planted(self: Views, *args: object) -> Any:
         attempt = begin(self, *args)
-        attempt.view = replace(attempt.view, number=self._member.view.number)
+        attempt.view = attempt.view._replace(number=self._member.view.number)
         self.promised = attempt.view
         return attempt
 
