@@ -56,6 +56,7 @@ MAX_LOG_DECISIONS: Final = 65_536  # decisions kept for repair; then deciding wa
 MAX_LOG_SENT: Final = 4_096  # decisions in one PROPOSE or PROMISE; the rest goes with the next
 MAX_LOG_PACKETS: Final = 131_072  # packets of them, unless a single decision has more
 MAX_AHEAD: Final = 16_384  # decisions kept while an earlier one is missing; more are dropped, counted and asked for
+MAX_NACKS: Final = 8  # gaps among the decisions that a member asks for at once; the others follow
 MAX_MARKS: Final = 1_024  # stretches that wait for the local feed, freed one by one; more are freed in larger ones
 REORDER_NS: Final = 500_000  # R [sync.reorder_us]
 REORDER_PLACES: Final = 64  # [sync.reorder_places]

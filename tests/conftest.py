@@ -27,6 +27,7 @@ import psutil
 import pytest
 
 from ftnids import log
+from tests.background import FreshSeeds
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SHM: Final = Path("/dev/shm")
@@ -62,6 +63,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 private: Final = pytest.StashKey[bool]()
+fresh: Final = pytest.StashKey[FreshSeeds]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The fresh seeds begin at once where a test will ask how they ended."""
+    asked = any("fresh_seeds" in getattr(item, "fixturenames", ()) for item in session.items)
+    if asked and not session.config.option.collectonly:
+        session.config.stash[fresh] = FreshSeeds()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if fresh in config.stash:
+        config.stash[fresh].stop()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -88,6 +102,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def seed() -> int:
     """The run's seed: 1, or what FTNIDS_SEED says; in the header of every run."""
     return SEED
+
+
+@pytest.fixture
+def fresh_seeds(request: pytest.FixtureRequest) -> FreshSeeds:
+    """The simulation that has run beside the other tests."""
+    return request.config.stash[fresh]
 
 
 @pytest.fixture(autouse=True)
@@ -176,8 +196,9 @@ def needs_shared_trace() -> Path:
 
 
 # -- nothing left behind ---------------------------------------------------------------------------
-def standing() -> dict[str, Callable[[], object]]:
+def standing(config: pytest.Config) -> dict[str, Callable[[], object]]:
     """Rings, network namespaces and processes of this run, each with what removes it."""
+    beside = config.stash[fresh].processes() if fresh in config.stash else set()
     found: dict[str, Callable[[], object]] = {}
     for ring in SHM.glob("ftnids-*"):
         found[str(ring)] = ring.unlink
@@ -185,7 +206,7 @@ def standing() -> dict[str, Callable[[], object]]:
         found[f"network namespace {namespace.name}"] = functools.partial(output, "ip", "netns", "del", namespace.name)
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if child.status() != psutil.STATUS_ZOMBIE:
+            if child.status() != psutil.STATUS_ZOMBIE and child.pid not in beside:
                 found[f"process {child.pid} ({' '.join(child.cmdline())[:120]})"] = child.kill
     return found
 
@@ -193,11 +214,11 @@ def standing() -> dict[str, Callable[[], object]]:
 @pytest.fixture(autouse=True)
 def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a ring, a network namespace or a process behind, and remove what it left."""
-    before = set(standing())
+    before = set(standing(request.config))
     yield
     deadline = time.monotonic() + LEAVE_S
     while True:
-        left = {name: remove for name, remove in standing().items() if name not in before}
+        left = {name: remove for name, remove in standing(request.config).items() if name not in before}
         if not request.config.stash[private]:  # what is no process may belong to another run on this machine
             left = {name: remove for name, remove in left.items() if name.startswith("process")}
         if not left:

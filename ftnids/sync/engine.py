@@ -102,8 +102,10 @@ class Engine:
         if message.sender not in self.membership.peers or not self.membership.heard(message, now_ns):
             self.stale += 1
             return
-        if not isinstance(message, WITHIN_A_VIEW):
-            self._looked_ns = -(1 << 62)
+        if isinstance(message, WITHIN_A_VIEW):
+            self._heard_in_view(message, now_ns)
+            return
+        self._looked_ns = -(1 << 62)
         match message:
             case Heartbeat():
                 self.membership.heartbeat(message, now_ns)
@@ -120,17 +122,25 @@ class Engine:
                 self.views.proposed(message, now_ns)
             case Promise() if self.views:
                 self.views.promise(message, now_ns)
-            case _ if message.view != self.view or self.member is None:
-                self.stale += 1
             case _:
-                self._confirmed.add(message.sender)
-                if self.member.frozen:
-                    self.stale += 1
-                else:
-                    self._in_view(message, self.member, now_ns)
+                self.stale += 1
+
+    def _heard_in_view(self, message: Message, now_ns: int) -> None:
+        if self.member is None or message.view != self.view:
+            self.stale += 1
+            return
+        self._confirmed.add(message.sender)
+        if self.member.frozen:
+            self.stale += 1
+        else:
+            self._in_view(message, self.member, now_ns)
 
     def _in_view(self, message: Message, member: Member, now_ns: int) -> None:
         match message:
+            case Ack():
+                member.acknowledged(message)
+                if self.reporter and message.sender == self.view.coordinator:
+                    self.reporter.acknowledged(message.reported.get(self.settings.me, 0), now_ns)
             case Decision() if message.sender == self.view.coordinator:
                 member.decided(message, now_ns)
                 if self.reporter and len(message.time_us):
@@ -138,10 +148,6 @@ class Engine:
                     self.reporter.rate.decided(len(message.time_us), dirty)
             case Bytes():
                 member.offered(message)
-            case Ack():
-                member.acknowledged(message)
-                if self.reporter and message.sender == self.view.coordinator:
-                    self.reporter.acknowledged(message.reported.get(self.settings.me, 0), now_ns)
             case Report() if self.coordinator:
                 self.coordinator.report(message)
             case Nack() if self.coordinator:

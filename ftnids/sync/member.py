@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from typing import Final
 
 import numpy as np
@@ -90,7 +91,9 @@ class Member:
         self._early_count = 0
         self._recovered_seq = np.empty(0, np.int64)  # by recovered number, from _recovered_base on
         self._recovered_base = 0
-        self._told = (-1, -1, -1)
+        self._said = (-1, -1, -1)
+        self._told: dict[int, tuple[int, int, int, int]] = {}  # by member, what the last ACK said
+        self._moved, self._fed_before = True, first_seq  # whether `advance` may find something new
         self._progress_ns = 0
         self._fetched_ns = 0
         self._nacked_ns = 0
@@ -113,7 +116,9 @@ class Member:
             peers.clear()
             peers.update({m: known.get(m, first) for m in members})
         self._ahead.clear()
-        self._told = (-1, -1, -1)
+        self._told.clear()
+        self._said = (-1, -1, -1)
+        self._moved = True
 
     def freeze(self) -> None:
         """A newer view is promised; of this one's decisions only those count that come with the proposal."""
@@ -183,6 +188,7 @@ class Member:
             self._apply(ready, now_ns)
 
     def _apply(self, decision: Decision, now_ns: int) -> None:
+        self._moved = True
         first, count = decision.first_seq, len(decision.time_us)
         assert first == self.window.end, f"decision {decision.number} starts at {first}, not {self.window.end}"
         mine = (decision.holders & np.uint32(1 << self.me)) != 0
@@ -240,6 +246,7 @@ class Member:
 
     def stored(self, seq: I64, hashes: U64, refs: I64, now_ns: int) -> None:
         """Packets of BYTES are in the ring at `refs` (negative: rejected or no room)."""
+        self._moved = True
         good = refs >= 0
         seq, hashes, refs = seq[good], hashes[good], refs[good]
         numbers = refs & ~np.int64(RECOVERED)
@@ -286,14 +293,24 @@ class Member:
     def acknowledged(self, ack: Ack) -> None:
         """A member tells how far it is."""
         member = ack.sender
-        self.peer_acked[member] = max(self.peer_acked[member], ack.acked)
-        self.peer_stable[member] = max(self.peer_stable[member], ack.stable)
-        self.peer_decisions[member] = max(self.peer_decisions[member], ack.decisions)
+        for known, said in (
+            (self.peer_acked, ack.acked),
+            (self.peer_stable, ack.stable),
+            (self.peer_decisions, ack.decisions),
+        ):
+            if said > known[member]:
+                known[member], self._moved = said, True
 
     def advance(self, now_ns: int) -> None:
         """Move acked, stable and the floor as far as they go; ask for what does not come."""
         if self.frozen:
             return
+        if self._moved or self.fed != self._fed_before:
+            self._moved, self._fed_before = False, self.fed
+            self._advance(now_ns)
+        self._repair(now_ns)
+
+    def _advance(self, now_ns: int) -> None:
         complete, room = self.window.first_absent(self.acked), self.fed + self._settings.agreed_slots
         reached = min(complete, room)
         self.full = complete > room
@@ -318,20 +335,24 @@ class Member:
         self.peer_stable[self.me] = self.stable
         self.peer_decisions[self.me] = self.number
         self._free()
-        self._repair(now_ns)
 
     def ack(self, reported: dict[int, int], now_ns: int, *, again: bool = False) -> None:
-        """Tell all members how far this one is, when it has moved (or `again`, in case that was lost)."""
-        if self.frozen:
+        """Tell each member what is news to it (or all `again`, in case that was lost): how far this one is, and up to
+        which position its own reports have come.
+        """
+        said = self.acked, self.stable, self.number + sum(reported.values())
+        if self.frozen or (said == self._said and not again):
             return
-        told = (self.acked, self.stable, self.number + sum(reported.values()))
-        if told == self._told and not again:
-            return
-        self._told = told
+        self._said = said
         for member in self.members:
-            if member != self.me:
+            if member == self.me:
+                continue
+            told = self.acked, self.stable, self.number, reported.get(member, -1)
+            if again or told != self._told.get(member):
+                self._told[member] = told
                 ack = Ack(self.me, self._settings.incarnation, self.view, self.acked, self.stable, self.number)
-                ack.reported = dict(reported)
+                if member in reported:
+                    ack.reported = {member: reported[member]}
                 self.out.append(Send(member, ack))
 
     def _free(self) -> None:
@@ -368,11 +389,13 @@ class Member:
 
     def _repair(self, now_ns: int) -> None:
         timers = self._settings.timers
-        behind = max(self.peer_decisions.values())
-        if behind > self.number and now_ns - max(self._nacked_ns, self._progress_ns) > timers.fetch:
-            last = min([behind, *(n for n in self._ahead if n > self.number)])
-            nack = Nack(self.me, self._settings.incarnation, self.view, self.number, last)
-            self.out.append(Send(self.view.coordinator, nack))
+        behind = max([*self.peer_decisions.values(), *self._ahead])
+        patience = timers.overtaken if self._ahead else timers.fetch
+        if behind > self.number and now_ns - max(self._nacked_ns, self._progress_ns) > patience:
+            bounds = [self.number - 1, *sorted(self._ahead), behind]
+            for before, after in islice(((a, b) for a, b in pairwise(bounds) if b - a > 1), limits.MAX_NACKS):
+                nack = Nack(self.me, self._settings.incarnation, self.view, before + 1, after)
+                self.out.append(Send(self.view.coordinator, nack))
             self._nacked_ns = now_ns
         if self.acked < self.window.end and now_ns - max(self._fetched_ns, self._progress_ns) > timers.fetch:
             self._fetch(now_ns)

@@ -152,7 +152,7 @@ class Ack(Message):
     acked: int = 0  # seq
     stable: int = 0  # seq
     decisions: int = 0  # decisions of this view received without a gap
-    reported: dict[int, int] = field(default_factory=dict)  # coordinator only: position received from each member
+    reported: dict[int, int] = field(default_factory=dict)  # from the coordinator: the position wanted next
 
 
 @dataclass(slots=True)

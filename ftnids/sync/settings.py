@@ -20,6 +20,7 @@ class Timers:
     heartbeat: int = 20 * MS
     look: int = 5 * MS  # between looks at the members, while nothing is heard of them
     resend: int = 50 * MS  # without progress
+    overtaken: int = 10 * MS  # a decision that others have overtaken
     fetch: int = 30 * MS  # bytes of a decided packet that do not come
     failure: int = 300 * MS  # silence after which a member counts as lost
     join: int = 5_000 * MS  # the first replica waits this long for its peers

@@ -1,21 +1,17 @@
 """The promises in weather that no version before has seen, and the proof that the simulation would notice."""
 
-import hashlib
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Final
 
 import pytest
 
-import ftnids
 from ftnids.limits import SIMULATE_MAX_SEED
 from ftnids.sync.simulation import simulate
 from ftnids.sync.simulation.plants import PLANTS, planted
+from tests.background import FreshSeeds
 
-FRESH: Final = int(os.environ.get("FTNIDS_SEEDS", "100"))
 FAILED_ONCE: Final = (
     2_000,
     7_059,
@@ -40,30 +36,17 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=1_200)
 
 
-def seeds(first: int, count: int) -> None:
-    done = run("--seeds", f"{first}:{first + count - 1}", "--jobs", str(min(os.cpu_count() or 1, 8)))
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def version() -> int:
-    """A number that every change of the protocol's code changes: one version always runs the same seeds."""
-    root = Path(ftnids.__file__).parent
-    code = sorted(p for part in ("sync", "core") for p in (root / part).rglob("*") if p.suffix in (".py", ".c", ".h"))
-    assert code, root
-    return int.from_bytes(hashlib.blake2b(b"".join(p.read_bytes() for p in code), digest_size=4).digest(), "big")
-
-
 @pytest.mark.parametrize("seed", FAILED_ONCE)
 def test_a_seed_that_failed_once_holds(seed: int) -> None:
     simulate(seed)
 
 
-def test_fresh_seeds(capsys: pytest.CaptureFixture[str]) -> None:
-    """FTNIDS_SEEDS=N runs N of them (100).  A failure prints the one command that replays it."""
-    first = 1 + version() % (SIMULATE_MAX_SEED - FRESH)
+def test_fresh_seeds(fresh_seeds: FreshSeeds, capsys: pytest.CaptureFixture[str]) -> None:
+    """FTNIDS_SEEDS=N runs N of them (500).  A failure prints the one command that replays it."""
     with capsys.disabled():
-        print(f" [seeds {first}:{first + FRESH - 1}]", end=" ", flush=True)
-    seeds(first, FRESH)
+        print(f" [seeds {fresh_seeds.seeds}]", end=" ", flush=True)
+    status, output = fresh_seeds.result(timeout_s=850)
+    assert status == 0, output
 
 
 @pytest.mark.parametrize("name", PLANTS)

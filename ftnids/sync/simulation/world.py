@@ -370,9 +370,9 @@ class Simulation:
             return
         times = 2 if w.message_repeat and rng.random() < w.message_repeat else 1
         for _ in range(times):
-            wait = w.delay + (int(rng.integers(0, w.delay_spread)) if w.delay_spread else 0)
+            wait = w.delay + int(w.delay_spread * rng.random())
             if w.stale and rng.random() < w.stale:
-                wait += int(rng.integers(0, w.stale_by))
+                wait += int(w.stale_by * rng.random())
             self._schedule(self.now + wait, to, message)
 
     def _true(self, x: Life, refs: I64) -> I64:
