@@ -6,17 +6,19 @@ import importlib
 import pkgutil
 import sys
 import time
+from types import ModuleType
 from typing import Final
 
 import bench
 
 SKIPPED: Final = 77  # what a bench returns when it has nothing to measure with
-NAMES: Final = sorted(module.name for module in pkgutil.iter_modules(bench.__path__) if not module.name.startswith("_"))
+MODULES: Final = [module.name for module in pkgutil.iter_modules(bench.__path__) if not module.name.startswith("_")]
+NAMES: Final = sorted(name.replace("_", "-") for name in MODULES)
 
 
 def run(name: str, arguments: list[str]) -> int:
     """Run one bench under a heading; its exit status."""
-    module = importlib.import_module(f"bench.{name}")
+    module = _module(name)
     assert module.__doc__, f"bench/{name}.py must say what it prints"
     print(f"== {name}: {module.__doc__.splitlines()[0]}", flush=True)
     started = time.monotonic()
@@ -26,9 +28,13 @@ def run(name: str, arguments: list[str]) -> int:
     return 0 if status == SKIPPED else status
 
 
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"bench.{name.replace('-', '_')}")
+
+
 def listed() -> str:
     """Each bench with the first line of what it says of itself."""
-    docs = {name: importlib.import_module(f"bench.{name}").__doc__ or "" for name in NAMES}
+    docs = {name: _module(name).__doc__ or "" for name in NAMES}
     return "\n".join(f"  {name:12} {doc.splitlines()[0]}" for name, doc in docs.items())
 
 

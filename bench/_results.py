@@ -6,6 +6,7 @@ import json
 import operator
 import os
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,7 @@ class Results:
     """All rows of one run of a bench."""
 
     name: str
-    command: str
+    arguments: list[str]
     trace: str
     rows: list[Row] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=machine)
@@ -97,11 +98,16 @@ class Results:
         """Whether no goal is missed."""
         return all(row.met is not False for row in self.rows)
 
-    def save(self) -> Path:
-        """Write NAME.json; returns its path."""
+    def finish(self) -> int:
+        """Write NAME.json, say where; 0 when no goal is missed, else 1."""
+        print(f"\n{self._save()}", file=sys.stderr)
+        return 0 if self.met else 1
+
+    def _save(self) -> Path:
         FOLDER.mkdir(parents=True, exist_ok=True)
         path = FOLDER / f"{self.name}.json"
-        told = {"name": self.name, "command": self.command, "machine": self.machine, "trace": self.trace}
+        command = " ".join(["python -m bench", self.name, *self.arguments])
+        told = {"name": self.name, "command": command, "machine": self.machine, "trace": self.trace}
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(told | {"rows": [row.record() for row in self.rows]}, indent=1) + "\n")
         temporary.replace(path)

@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 IMIX = ((64, 7), (594, 4), (1514, 1))  # frame lengths, shares
 HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
 START_US = 1_700_000_000_000_000
+RECORD = 16  # bytes before each frame
+CHUNK = 100_000  # frames that are made at once
+HEADERS = np.frombuffer(
+    bytes.fromhex("020000000002 020000000001 0800")
+    + struct.pack(">BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, 17, 0, b"\xc0\0\x02\1", b"\xc6\x33\x64\2")
+    + struct.pack(">HHHH", 1024, 9, 0, 0),
+    np.uint8,
+)
+IP_LENGTH, IP_ID, UDP_LENGTH = 16, 18, 38  # where they are in a frame
 
 
 def write_small(path: Path, packets: int, *, rate: float = 100_000.0, seed: int = 1) -> None:
@@ -25,15 +34,29 @@ def write_imix(path: Path, packets: int, *, rate: float = 100_000.0, seed: int =
 
 
 def _write(path: Path, sizes: NDArray[np.int64], rng: np.random.Generator, rate: float) -> None:
-    packets = len(sizes)
-    times = START_US + np.cumsum(rng.exponential(1e6 / rate, packets)).astype(np.int64)
-    ethernet = bytes.fromhex("0200000000020200000000010800")
+    times = START_US + np.cumsum(rng.exponential(1e6 / rate, len(sizes))).astype(np.int64)
     with path.open("wb") as out:
         out.write(HEADER)
-        for number, (size, at) in enumerate(zip(sizes.tolist(), times.tolist(), strict=True)):
-            payload = struct.pack(">Q", number) + bytes(size - 14 - 20 - 8 - 8)
-            ip = struct.pack(
-                ">BBHHHBBH4s4s", 0x45, 0, size - 14, number & 0xFFFF, 0, 64, 17, 0, b"\xc0\0\x02\1", b"\xc6\x33\x64\2"
-            )
-            udp = struct.pack(">HHHH", 1024, 9, size - 34, 0)
-            out.write(struct.pack("<IIII", at // 1_000_000, at % 1_000_000, size, size) + ethernet + ip + udp + payload)
+        for first in range(0, len(sizes), CHUNK):
+            part = slice(first, first + CHUNK)
+            out.write(_records(first, sizes[part], times[part]))
+
+
+def _records(first: int, sizes: NDArray[np.int64], times: NDArray[np.int64]) -> bytes:
+    """Records of frames that are numbered from `first` on; all that is not set is 0."""
+    begin = np.cumsum(sizes + RECORD) - sizes - RECORD
+    data = np.zeros(int(begin[-1] + sizes[-1]) + RECORD, np.uint8)
+
+    def put(at: int, values: NDArray[np.int64], form: str) -> None:
+        field = np.ascontiguousarray(values.astype(form)).view(np.uint8).reshape(len(sizes), -1)
+        data[(begin + at)[:, None] + np.arange(field.shape[1])] = field
+
+    for at, values in ((0, times // 1_000_000), (4, times % 1_000_000), (8, sizes), (12, sizes)):
+        put(at, values, "<u4")
+    data[(begin + RECORD)[:, None] + np.arange(len(HEADERS))] = HEADERS
+    number = first + np.arange(len(sizes))
+    put(RECORD + IP_LENGTH, sizes - 14, ">u2")
+    put(RECORD + IP_ID, number & 0xFFFF, ">u2")
+    put(RECORD + UDP_LENGTH, sizes - 34, ">u2")
+    put(RECORD + len(HEADERS), number, ">u8")
+    return data.tobytes()

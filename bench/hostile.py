@@ -40,7 +40,7 @@ from ftnids.lab.replicas import toml
 from ftnids.peers import keys
 
 SKIPPED: Final = 77
-RATE: Final = 3_000
+RATE: Final = 2_000
 LOSS: Final = 0.05
 NAMES: Final = ("r0", "r1", "x")  # x is a member that is never there; the attackers have its key
 PORT: Final = 5701
@@ -139,12 +139,12 @@ class Bench:
 
     def _configuration(self, number: int) -> dict[str, Any]:
         members = [
-            {"name": name, "address": "tcp://{}:{}".format(*self._address(place)), "public_key": self._public[name]}
-            for place, name in enumerate(NAMES)
+            {"name": name, "address": "tcp://{}:{}".format(*self._address(place))} for place, name in enumerate(NAMES)
         ]
         cluster: dict[str, Any] = {"name": self._cluster, "secret_file": str(self._folder / "cluster.secret")}
         if not self._loopback:
             cluster["key_file"] = str(self._folder / f"{NAMES[number]}.key_secret")
+            members = [{**member, "public_key": self._public[member["name"]]} for member in members]
         return {
             "replica": {
                 "name": NAMES[number],

@@ -12,7 +12,6 @@ import argparse
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -93,7 +92,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args(arguments)
     packets, turns = (200_000, 3) if options.quick else (options.packets, options.turns)
-    results = Results("ingest", " ".join(["python -m bench ingest", *arguments]), f"generated, {packets:,} packets")
+    results = Results("ingest", arguments, f"generated, {packets:,} packets")
     results.heading()
     with tempfile.TemporaryDirectory(prefix="ftnids-bench-", dir="/dev/shm") as name:
         folder = Path(name)
@@ -107,5 +106,4 @@ def main(arguments: list[str]) -> int:
             traces["real"].write_bytes(real.read_bytes())
         for title, trace in traces.items():
             measure(results, title, trace, program, turns)
-    print(f"\n{results.save()}", file=sys.stderr)
-    return 0 if results.met else 1
+    return results.finish()

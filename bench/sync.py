@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Final
 
-from bench._preloaded import Outcome, run
+from bench._progress import progress
 from bench._results import Results, Row
+from bench._sets import Outcome, Setup, run
 from bench._traces import write_small
 
 SIZE: Final = 64
@@ -30,19 +30,12 @@ GOALS: Final = {0.0: ">= 0.4", 0.01: ">= 0.25", 0.2: ">= 0.12"}  # of the ingest
 def add(results: Results, loss: float, k: int, outcomes: list[Outcome]) -> None:
     """The rows of one loss and one k."""
     what = f"loss {100 * loss:g} %, k = {k}"
-    ordered = sorted(outcomes, key=lambda outcome: outcome.rate / outcome.ingest)
-    median = ordered[len(ordered) // 2]
+    median = sorted(outcomes, key=lambda outcome: outcome.rate / outcome.ingest)[len(outcomes) // 2]
     results.add(Row(f"{what}: agreed", median.rate, "packets/s", median.ingest, GOALS.get(loss) if k == 56 else None))
     cost = statistics.median(outcome.cpu_ns for outcome in outcomes)
     results.add(Row(f"{what}: processor time of a replica", cost, "ns/packet"))
-    results.add(
-        Row(
-            f"{what}: runs with unequal streams or a lost packet",
-            sum(not o.right for o in outcomes),
-            "runs",
-            goal="== 0",
-        )
-    )
+    wrong = sum(not outcome.right for outcome in outcomes)
+    results.add(Row(f"{what}: unequal streams, or a packet lost", wrong, "runs", goal="== 0"))
 
 
 def main(arguments: list[str]) -> int:
@@ -54,20 +47,15 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     packets, turns = (250_000, 3) if options.quick else (options.packets, options.turns)
     cases = [(loss, 56) for loss in GOALS] if options.quick else [(loss, k) for loss in LOSSES for k in CLUSTERS]
-    command = " ".join(["python -m bench sync", *arguments])
-    results = Results("sync", command, f"generated, {packets:,} packets of {SIZE} bytes")
+    results = Results("sync", arguments, f"generated, {packets:,} packets of {SIZE} bytes")
     outcomes: dict[tuple[float, int], list[Outcome]] = {case: [] for case in cases}
     with tempfile.TemporaryDirectory(prefix="ftnids-bench-", dir="/dev/shm") as name:
         folder = Path(name)
         trace = folder / "small.pcap"
         write_small(trace, packets)
-        for turn in range(turns):
-            for done, (loss, k) in enumerate(cases, 1):
-                print(f"\rturn {turn + 1} of {turns}, {done} of {len(cases)}", end="", file=sys.stderr, flush=True)
-                outcomes[loss, k].append(run(trace, folder, loss=loss, k=k, packets=packets, size=SIZE * packets))
-    print("\r\x1b[K", end="", file=sys.stderr)
+        for loss, k in progress(turns * cases):
+            outcomes[loss, k].append(run(Setup(trace, packets, SIZE * packets, loss=loss, k=k), folder))
     results.heading()
     for (loss, k), found in outcomes.items():
         add(results, loss, k, found)
-    print(f"\n{results.save()}", file=sys.stderr)
-    return 0 if results.met else 1
+    return results.finish()

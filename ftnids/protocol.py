@@ -40,8 +40,8 @@ def settings(config: Config, incarnation: int, linktype: int, agreed_slots: int)
         config=text,
         agreed_slots=agreed_slots,
         timers=Timers(
+            delay=sync.delay_ms * MS,
             report=sync.report_ms * MS,
-            idle_report=max(sync.report_ms, sync.delay_ms // 5) * MS,
             failure=max(sync.failure_ms, FILE_FAILURE_MS if capture.from_start else 0) * MS,
             join=int(cluster.join_timeout_s * 1000) * MS,
         ),

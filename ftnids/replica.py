@@ -87,7 +87,7 @@ class Replica:
         self._cut_short = False  # this replica ends before the stream does
         self._positions = np.empty(0, np.int64)  # own packets that are published and not stable, by place ...
         self._seqs = np.empty(0, np.int64)  # ... and seq
-        self._status_at = self._alerts_at = 0.0
+        self._status_at = self._alerts_at = self._waited_s = 0.0
         self._delay = DelayMeter()
         self._identifiers: dict[int, Identifier] = {}  # by run of the IDS
         self._limiter = log.Limiter()
@@ -317,7 +317,9 @@ class Replica:
 
     def _look_after(self, now: float) -> None:
         if now - self._alerts_at >= ALERTS_S:
-            self._alerts_at = now
+            waited = self.transport.waited_s
+            self.engine.loaded(1 - min((waited - self._waited_s) / (now - self._alerts_at), 1.0))
+            self._waited_s, self._alerts_at = waited, now
             self._alerts()
         if now - self._status_at >= STATUS_S:
             self._status_at = now

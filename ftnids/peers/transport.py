@@ -103,6 +103,7 @@ class Transport:
         """
         self._counters: dict[str, int] = Counter(dict.fromkeys(COUNTERS, 0))
         self._me, self._cluster_id, self._keys = me, cluster_id, keys
+        self.waited_s = 0.0  # how long `receive` has waited, ever
         self._names = list(names) if names else [str(member) for member in range(len(addresses))]
         self._log, self._limiter = log.get("peers"), log.Limiter()
         self._last: tuple[Message, int, bytes] | None = None  # encoded last: a message often goes to all
@@ -175,11 +176,14 @@ class Transport:
 
         May return early with nothing: after `wake`, or when a peer came or went.  What strangers do is no reason.
         """
-        until = time.monotonic() + timeout_s
+        now = time.monotonic()
+        until = now + timeout_s
         while True:
-            now = time.monotonic()
+            before = now
             ready = dict(self._poller.poll(max(0, math.ceil((until - now) * 1000))))
-            if self._look_after(ready) or self._inbox in ready or time.monotonic() >= until:
+            now = time.monotonic()
+            self.waited_s += now - before
+            if self._look_after(ready) or self._inbox in ready or now >= until:
                 return self._drain() if self._inbox in ready else []
 
     def connected(self, member: int) -> bool:

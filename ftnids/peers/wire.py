@@ -164,6 +164,7 @@ _VERSION_1: Final[dict[Kind, Layout]] = {
         Unsigned("late", MASK_LIMIT),
         Unsigned("fill", 1001),
         Unsigned("pinned", 1001),
+        Unsigned("load", 1001),
         Signed("watermark_ns"),
         Signed("sent_ns"),
         Signed("echo_ns"),

@@ -37,7 +37,8 @@ TRIM = 3  # a residual so many times that of nine samples in ten is no sample of
 GATE = 4  # a sample so many tolerances away is not believed at once
 STEP = 63  # so many samples in a row that are not: the clock has stepped
 REFIT = 32  # new samples that make a new fit worth while ...
-REFIT_NS = 100_000_000  # ... or that are so old
+REFIT_LEAST_NS = 20_000_000  # ... when they reach so far ...
+REFIT_NS = 100_000_000  # ... or are so old
 WANDER_PPM = 100  # by which two unobserved clocks may part ...
 STEADY_PPM = 10  # ... and one whose drift is known
 DRIFT_SPAN_NS = 1_000_000_000  # samples must span this for their drift to count
@@ -153,7 +154,8 @@ class Clock:
             self._fresh, self._strays = self._strays, _NONE
             self._t = self._d = np.empty(0)
         worse = float(away[near].max(initial=0.0)) > self._residual or len(self._t) < FEW
-        if worse or len(self._fresh[0]) >= REFIT or self._fresh[0][-1] - self._t[-1] > REFIT_NS:
+        span = self._fresh[0][-1] - self._t[-1] if len(self._t) else 0.0
+        if worse or (len(self._fresh[0]) >= REFIT and span > REFIT_LEAST_NS) or span > REFIT_NS:
             self._fit(*_joined((self._t, self._d), self._fresh))
             self._fresh = _NONE
 

@@ -143,9 +143,9 @@ class Coordinator:
             self._ends.add(member)
         self._new = True
 
-    def own(self, now_ns: int, *, ended: bool) -> None:
+    def own(self, now_ns: int, interval_ns: int, *, ended: bool) -> None:
         """Take in the local stream up to its head: when others have reported, and as often as they would."""
-        if not self._new and now_ns - self._own_ns < self._settings.timers.report:
+        if not self._new and now_ns - self._own_ns < interval_ns:
             return
         self._own_ns = now_ns
         me = self._settings.me

@@ -43,6 +43,7 @@ from ftnids.sync.messages import (
     Report,
     View,
 )
+from ftnids.sync.pace import interval_ns
 from ftnids.sync.reporter import Reporter
 from ftnids.sync.settings import MS, Settings, Stream
 from ftnids.sync.views import Views
@@ -77,7 +78,7 @@ class Engine:
         self.gone = False  # this replica has left the view, as `leave` asked
         self._counts = dict.fromkeys(LIMITS, 0)  # of views and roles that are over
         self._said: set[str] = set()  # counters whose limit was reported
-        self._fill = 0.0
+        self._fill, self._load = 0.0, 0
         self._leaving = False
         self._drained: int | None = None  # when this is stable everywhere, so is all that was captured here
         self._left_ns: int | None = None
@@ -177,6 +178,10 @@ class Engine:
         """The local ring of captured packets is full to `share`, from 0 to 1."""
         self._fill = share
 
+    def loaded(self, share: float) -> None:
+        """The caller's loop is busy for `share` of its time, from 0 to 1."""
+        self._load = min(1000, int(1000 * share))
+
     def leave(self) -> None:
         """The local stream has ended, the others' go on: leave the view in order; `gone` says when that is done."""
         assert self._ended, "a replica that still captures cannot leave in order"
@@ -230,7 +235,7 @@ class Engine:
     def _beat(self, now_ns: int) -> None:
         settings = self.settings
         said = Heartbeat(settings.me, settings.incarnation, self.view, members=sum(1 << m for m in self.members))
-        said.fill = min(1000, int(1000 * self._fill))
+        said.fill, said.load = min(1000, int(1000 * self._fill)), self._load
         if self.watch is not None and self.views is not None:
             self.watch.fill, before = self._fill, self.watch.late
             self.watch.look(now_ns)
@@ -253,11 +258,11 @@ class Engine:
         if member.frozen:
             pass
         elif self.coordinator:
-            self.coordinator.own(now_ns, ended=self._ended)
+            self.coordinator.own(now_ns, self._interval_ns(), ended=self._ended)
             self._decide(self.coordinator, member, now_ns)
             reported = self.coordinator.reported()
         elif self.reporter:
-            for report in self.reporter.reports(self.view, now_ns, member.consumed.base):
+            for report in self.reporter.reports(self.view, now_ns, self._interval_ns(), member.consumed.base):
                 self._out.append(Send(self.view.coordinator, report))
         member.advance(now_ns)
         member.ack(reported, now_ns, again=beating)
@@ -305,14 +310,14 @@ class Engine:
         beat = self._beat_ns + self.settings.timers.heartbeat
         if self.member is None or self.member.frozen:
             return min(beat, self._ticked_ns + 10 * MS)
-        if self.coordinator:
-            busy = any(self.coordinator.merger.pending(m) for m in self.members)
-            return min(beat, self._tick_after(busy))
-        return min(beat, self.reporter.due_ns() if self.reporter else beat)
+        return min(beat, (self.reporter.last_ns if self.reporter else self._ticked_ns) + self._interval_ns())
 
-    def _tick_after(self, busy: bool) -> int:
-        timers = self.settings.timers
-        return self._ticked_ns + (timers.report if busy else timers.idle_report)
+    def _interval_ns(self) -> int:
+        """The time between reports: to the coordinator, or of those who report here."""
+        peers = self.membership.peers
+        others = [self.view.coordinator] if self.reporter else [m for m in self.members if m != self.settings.me]
+        trip = max((peers[m].trip_ns for m in others), default=0)
+        return interval_ns(self.settings.timers, trip, max([self._load, *(peers[m].load for m in others)]))
 
     def actions(self) -> list[Action]:
         """What is to be done, in order; the list is the caller's."""

@@ -29,6 +29,7 @@ import numpy as np
 from ftnids import limits
 from ftnids.sync.actions import Action, Fail, Note, Send
 from ftnids.sync.messages import I64, U64, Heartbeat, History, Install, Join, Message, View
+from ftnids.sync.pace import slow_trip_ns
 from ftnids.sync.settings import MS, Settings, Stream
 
 HISTORY_SENT: Final = 4_096  # packets of the founder's stream in HISTORY
@@ -58,14 +59,17 @@ class Peer:
     promised: int = 0  # highest view number that it promised
     fill: int = 0  # of 1000: its ring
     pinned: int = 0  # of 1000: what of it waits for other members
+    load: int = 0  # of 1000: how much of its time it is busy
     watermark_ns: int = -FOREVER  # its capture's, on its own clock
     moved_ns: int = 0  # when that was last seen to move
     lag_ns: int = 0  # of that behind its own clock
     lags_since_ns: int | None = None  # since when that is too much
     hears_me_ns: int = -FOREVER  # when this replica said the last that the peer is known to have heard
     heard_ns: int = 0
-    sent_ns: int = 0  # its clock when it sent its last heartbeat
-    round_trip_ns: int = limits.MAX_TOLERANCE_NS
+    sent_ns: int = 0  # its clock when it sent its last heartbeat ...
+    came_ns: int = 0  # ... and mine when that came
+    round_trip_ns: int = limits.MAX_TOLERANCE_NS  # of a fast message and its answer, less the time it was held
+    trip_ns: int = 0  # the same, of slow ones
     offset_ns: int = 0  # add to my capture clock for this peer's
     joined: bool = False
     ready: Join | None = None
@@ -129,14 +133,15 @@ class Membership:
         peer = self.peers[message.sender]
         peer.view, peer.members, peer.hears = message.view, message.members, message.hears
         peer.promised, peer.late = message.promised, message.late
-        peer.fill, peer.pinned = message.fill, message.pinned
+        peer.fill, peer.pinned, peer.load = message.fill, message.pinned, message.load
         self._capture(peer, message, now_ns)
         if message.state in State._value2member_map_:
             peer.state = State(message.state)
-        peer.sent_ns = message.sent_ns
+        peer.sent_ns, peer.came_ns = message.sent_ns, now_ns
         if message.echo_ns:
             peer.hears_me_ns = max(peer.hears_me_ns, message.echo_ns)
             trip = now_ns - message.echo_ns - message.held_ns
+            peer.trip_ns = slow_trip_ns(peer.trip_ns, trip)
             if 0 <= trip <= peer.round_trip_ns + peer.round_trip_ns // 8:
                 received_there = message.sent_ns - message.held_ns
                 peer.round_trip_ns = trip
@@ -163,7 +168,7 @@ class Membership:
         for member, peer in self.peers.items():
             beat = replace(said, state=int(self.state), watermark_ns=watermark, sent_ns=now_ns)
             beat.echo_ns = peer.sent_ns
-            beat.held_ns = max(now_ns - peer.heard_ns, 0) if peer.sent_ns else 0
+            beat.held_ns = max(now_ns - peer.came_ns, 0) if peer.sent_ns else 0
             self.out.append(Send(member, beat))
 
     def woke(self, now_ns: int) -> None:

@@ -83,7 +83,7 @@ class Message:
 
 @dataclass(slots=True)
 class Report(Message):
-    """A stretch of the sender's capture stream, packet by packet or as clusters (every 2 ms, or when full).
+    """A stretch of the sender's capture stream, packet by packet or as clusters (every 2 to 8 ms, or when full).
 
     Pushed: `hash` and `time_ns` have one element a packet and `cluster` is empty.
     Summarised: `cluster` has one hash for each `k` packets with the times of its first and last
@@ -183,6 +183,7 @@ class Heartbeat(Message):
     late: int = 0  # bit mask of the members that, in the sender's eyes, cannot keep up
     fill: int = 0  # of 1000: how full the sender's ring of captured packets is
     pinned: int = 0  # of 1000: how much of it waits for other members
+    load: int = 0  # of 1000: how much of its time the sender's main loop is busy
     watermark_ns: int = 0  # the highest number when the stream has ended
     sent_ns: int = 0  # sender's capture clock at sending
     echo_ns: int = 0  # the receiver's `sent_ns` heard last

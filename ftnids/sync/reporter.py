@@ -50,7 +50,7 @@ class _Rate:
     since_ns: int = 0
     count: int = 0
 
-    def captured(self, count: int, now_ns: int) -> None:
+    def reported(self, count: int, now_ns: int) -> None:
         """Count packets; every 20 ms or later the rate is updated."""
         self.count += count
         span = now_ns - self.since_ns
@@ -74,10 +74,10 @@ class Reporter:
         self.sent = start
         self.heard = start
         self.rate = _Rate()
-        self._last_ns = 0
+        self.last_ns = 0  # when the last reports were made
         self._progress_ns = 0
         self._silent = 0  # acknowledgements without progress
-        self._counted = start
+        self._counted = start  # packets below are in the rate
         self._ended = False
         self.reporting_waits = 0  # reports that were shorter than what was there
 
@@ -95,27 +95,25 @@ class Reporter:
             self._silent = 0
             self._progress_ns = now_ns
 
-    def due_ns(self) -> int:
-        """When the next report is due, on the engine's clock."""
-        timers = self._settings.timers
-        return self._last_ns + (timers.report if self._stream.head > self.sent else timers.idle_report)
-
     def end(self) -> None:
         """The capture stream ends; the last report says so."""
         self._ended = True
 
-    def reports(self, view: View, now_ns: int, consumed: int) -> list[Report]:
-        """The reports due at `now_ns`; `consumed` is the lowest position that no decision consumed."""
+    def reports(self, view: View, now_ns: int, interval_ns: int, consumed: int) -> list[Report]:
+        """The reports due at `now_ns`, one interval after the last ones or when there is much to report.
+
+        `consumed` is the lowest position that no decision consumed.
+        """
         watermark = self._stream.watermark_ns  # before head: all up to it is then below head
         head = self._stream.head
-        self.rate.captured(head - self._counted, now_ns)
-        self._counted = head
+        self.rate.reported(max(self.sent - self._counted, 0), now_ns)
+        self._counted = max(self._counted, self.sent)
         if consumed > self.heard:  # what is decided was heard, whatever became of its acknowledgement
             self.acknowledged(consumed, now_ns)
         self._go_back(now_ns)
-        if head - self.sent < FULL and now_ns < self.due_ns():
+        if head - self.sent < FULL and now_ns < self.last_ns + interval_ns:
             return []
-        self._last_ns = now_ns
+        self.last_ns = now_ns
         if self.sent == self.heard:
             self._progress_ns = now_ns
             self._silent = 0

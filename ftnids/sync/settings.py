@@ -15,8 +15,8 @@ MS = 1_000_000  # ns
 class Timers:
     """The protocol's times, in ns."""
 
-    report: int = 2 * MS  # between reports while packets come
-    idle_report: int = 4 * MS  # between reports (watermarks only) while none do
+    delay: int = 20 * MS  # promised, from capture to stable
+    report: int = 2 * MS  # between reports, at least (`ftnids.sync.pace`)
     heartbeat: int = 20 * MS
     look: int = 5 * MS  # between looks at the members, while nothing is heard of them
     resend: int = 50 * MS  # without progress

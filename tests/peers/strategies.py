@@ -180,6 +180,7 @@ MESSAGES: dict[m.Kind, st.SearchStrategy[Any]] = {
         late=mask,
         fill=st.integers(0, 1000),
         pinned=st.integers(0, 1000),
+        load=st.integers(0, 1000),
         watermark_ns=i64,
         sent_ns=i64,
         echo_ns=i64,

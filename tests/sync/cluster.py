@@ -20,7 +20,7 @@ from ftnids.sync.settings import MS, Settings, Timers
 EPOCH = 1_700_000_000_000_000_000
 RESTART_MS = 50
 STEP_MS = 4
-TIMERS = Timers(report=STEP_MS * MS, idle_report=2 * STEP_MS * MS, match=100 * MS, join=500 * MS)
+TIMERS = Timers(report=STEP_MS * MS, match=100 * MS, join=500 * MS)
 FOREVER = int(np.iinfo(np.int64).max)
 
 

@@ -6,7 +6,7 @@ import xxhash
 from ftnids import limits
 from ftnids.sync.messages import Report, View
 from ftnids.sync.reporter import Reporter, cluster_hashes
-from ftnids.sync.settings import MS, Settings, Timers
+from ftnids.sync.settings import MS, Settings
 from tests.sync.streams import MemoryStream
 
 VIEW = View(1, 1, 0, 1)
@@ -37,7 +37,7 @@ def test_pushed_reports_cover_everything_once_and_carry_the_watermark() -> None:
     for _ in range(5):
         feed(stream, 100)
         now += 2 * MS
-        made = reporter.reports(VIEW, now, 0)
+        made = reporter.reports(VIEW, now, 2 * MS, 0)
         assert [r.watermark_ns for r in made] == [stream.watermark_ns]
         assert not len(made[0].cluster)
         spans += covered(made)
@@ -49,30 +49,30 @@ def test_a_quiet_stream_still_moves_its_watermark() -> None:
     stream = MemoryStream()
     reporter = Reporter(SETTINGS, stream, 0)
     stream.watermark_ns = 77
-    (report,) = reporter.reports(VIEW, 100 * MS, 0)
+    (report,) = reporter.reports(VIEW, 100 * MS, 2 * MS, 0)
     assert (report.position, len(report.hash), report.watermark_ns) == (0, 0, 77)
-    assert reporter.reports(VIEW, 101 * MS, 0) == []
-    assert reporter.due_ns() == 100 * MS + Timers().idle_report
+    assert reporter.reports(VIEW, 101 * MS, 2 * MS, 0) == []
+    assert len(reporter.reports(VIEW, 102 * MS, 2 * MS, 0)) == 1
 
 
 def test_what_is_not_acknowledged_is_reported_again() -> None:
     stream = MemoryStream()
     reporter = Reporter(SETTINGS, stream, 0)
     feed(stream, 300)
-    reporter.reports(VIEW, 10 * MS, 0)
+    reporter.reports(VIEW, 10 * MS, 2 * MS, 0)
     reporter.acknowledged(100, 12 * MS)
     reporter.acknowledged(100, 30 * MS)
-    assert covered(reporter.reports(VIEW, 40 * MS, 0)) == [(300, 300)]
-    assert covered(reporter.reports(VIEW, 70 * MS, 0)) == [(300, 300)], "a silent coordinator is busy"
+    assert covered(reporter.reports(VIEW, 40 * MS, 2 * MS, 0)) == [(300, 300)]
+    assert covered(reporter.reports(VIEW, 70 * MS, 2 * MS, 0)) == [(300, 300)], "a silent coordinator is busy"
     reporter.acknowledged(100, 72 * MS)
-    assert covered(reporter.reports(VIEW, 80 * MS, 0)) == [(100, 300)]
+    assert covered(reporter.reports(VIEW, 80 * MS, 2 * MS, 0)) == [(100, 300)]
 
 
 def test_the_watermark_stays_below_what_is_not_reported() -> None:
     stream = MemoryStream()
     reporter = Reporter(SETTINGS, stream, 0)
     feed(stream, limits.MAX_REPORT_PACKETS + 10)
-    (report,) = reporter.reports(VIEW, 10 * MS, 0)
+    (report,) = reporter.reports(VIEW, 10 * MS, 2 * MS, 0)
     assert len(report.hash) == limits.MAX_REPORT_PACKETS
     assert report.time_ns[-1] <= report.watermark_ns < stream.times(len(report.hash), len(report.hash) + 1)[0]
 
@@ -84,10 +84,10 @@ def test_reporting_stops_at_its_limit_until_decisions_come() -> None:
     now = 0
     for _ in range(10):
         now += 2 * MS
-        reporter.reports(VIEW, now, 0)
+        reporter.reports(VIEW, now, 2 * MS, 0)
         reporter.acknowledged(reporter.sent, now)
     assert reporter.sent == limits.MAX_REPORTED
-    reporter.reports(VIEW, now + 2 * MS, 600)
+    reporter.reports(VIEW, now + 2 * MS, 2 * MS, 600)
     assert reporter.sent == limits.MAX_REPORTED + 600
 
 
@@ -98,13 +98,13 @@ def summarising() -> tuple[MemoryStream, Reporter, int]:
     for _ in range(60):
         feed(stream, 200)
         now += 2 * MS
-        reporter.reports(VIEW, now, reporter.sent)
+        reporter.reports(VIEW, now, 2 * MS, reporter.sent)
         reporter.acknowledged(reporter.sent, now)
         reporter.rate.decided(5000, 0)
     assert reporter.summarising
     while reporter.sent < stream.head:
         now += 2 * MS
-        reporter.reports(VIEW, now, reporter.sent)
+        reporter.reports(VIEW, now, 2 * MS, reporter.sent)
         reporter.acknowledged(reporter.sent, now)
     return stream, reporter, now
 
@@ -113,7 +113,7 @@ def test_fast_and_clean_is_summarised() -> None:
     stream, reporter, now = summarising()
     first = stream.head
     feed(stream, 130)
-    (report,) = reporter.reports(VIEW, now + 2 * MS, first)
+    (report,) = reporter.reports(VIEW, now + 2 * MS, 2 * MS, first)
     assert (report.position, report.k, len(report.cluster), len(report.hash)) == (first, 56, 2, 0)
     assert report.cluster.tolist() == cluster_hashes(stream.hashes(first, first + 112), 56).tolist()
     times = stream.times(first, first + 112)
@@ -128,7 +128,7 @@ def test_a_cluster_with_a_repeat_is_pushed_in_detail() -> None:
     hashes = np.arange(1, 3 * 56 + 1, dtype=np.uint64)
     hashes[60] = hashes[70]
     stream.put(hashes, stream.watermark_ns + np.arange(1, 169))
-    made = reporter.reports(VIEW, now + 2 * MS, first)
+    made = reporter.reports(VIEW, now + 2 * MS, 2 * MS, first)
     assert [(len(r.cluster), len(r.hash)) for r in made] == [(1, 0), (0, 56), (1, 0)]
     assert [r.watermark_ns for r in made] == [LOWEST, LOWEST, stream.watermark_ns]
 
@@ -153,5 +153,5 @@ def test_the_last_report_says_that_the_stream_ends() -> None:
     reporter = Reporter(SETTINGS, stream, 0)
     feed(stream, 10)
     reporter.end()
-    (report,) = reporter.reports(VIEW, 10 * MS, 0)
+    (report,) = reporter.reports(VIEW, 10 * MS, 2 * MS, 0)
     assert report.end
