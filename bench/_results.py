@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bench._plots import draw
+
 FOLDER: Final = Path(os.environ.get("FTNIDS_BENCH_RESULTS", Path(__file__).resolve().parent / "results"))
 COMPARE: Final[dict[str, Callable[[float, float], bool]]] = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
 
@@ -30,6 +32,18 @@ class Row:
     def ratio(self) -> float | None:
         """Measured over baseline."""
         return self.measured / self.baseline if self.baseline else None
+
+    @property
+    def limit(self) -> float | None:
+        """What the goal asks of the figure itself."""
+        if self.goal is None:
+            return None
+        return float(self.goal.split()[1]) * (self.baseline or 1.0)
+
+    @property
+    def shown(self) -> str:
+        """The figure, short."""
+        return _figure(self.measured)
 
     @property
     def met(self) -> bool | None:
@@ -90,7 +104,7 @@ class Results:
         baseline = "" if row.baseline is None else _figure(row.baseline)
         ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
         verdict = {None: "", True: "met", False: "**NOT met**"}[row.met]
-        cells = (row.what, _figure(row.measured), row.unit, baseline, ratio, row.goal or "", verdict)
+        cells = (row.what, row.shown, row.unit, baseline, ratio, row.goal or "", verdict)
         print("| " + " | ".join(cells) + " |", flush=True)
 
     @property
@@ -99,8 +113,10 @@ class Results:
         return all(row.met is not False for row in self.rows)
 
     def finish(self) -> int:
-        """Write NAME.json, say where; 0 when no goal is missed, else 1."""
-        print(f"\n{self._save()}", file=sys.stderr)
+        """Write NAME.json and NAME.png, say where; 0 when no goal is missed, else 1."""
+        path = self._save()
+        draw(f"{self.name}: {self.trace}", self.rows, path.with_suffix(".png"))
+        print(f"\n{path}", file=sys.stderr)
         return 0 if self.met else 1
 
     def _save(self) -> Path:
