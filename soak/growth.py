@@ -26,7 +26,7 @@ FILLING: Final[Mapping[str, int]] = {
     "_identifiers[]._seen": limits.ALERT_TABLE,
     "desk._sender._kept": limits.ALERT_TABLE,  # of the last seconds, in batches ...
     "desk._sender._kept[][]": limits.ALERT_KEPT_BYTES,  # ... and bytes
-    **{f".clock.{name}": limits.MAX_MEMBERS * limits.CLOCK_SAMPLES for name in ("_t", "_d", "_knot_t", "_knot_d")},
+    **{f".clock.{name}": limits.MAX_MEMBERS * limits.CLOCK_SAMPLES for name in ("_t", "_d", "_knot_t", "_knot_d", "_bend[]")},
 }
 
 

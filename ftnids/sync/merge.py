@@ -40,7 +40,7 @@ from ftnids.sync.anchors import anchors
 from ftnids.sync.history import History
 from ftnids.sync.jitter import Jitter
 from ftnids.sync.messages import I64, U8, U32, U64, Flag
-from ftnids.sync.pending import FOREVER, NEVER, Stream
+from ftnids.sync.pending import FOREVER, NEVER, Stream, leading
 from ftnids.sync.rounds import Rounds
 
 CLEAN_WORTH: Final = 1_024  # a clean stretch this long is settled by itself, a shorter one with what follows it
@@ -301,12 +301,12 @@ class Merger:
         for stream in streams:
             if stream is reference:
                 continue
-            count = _leading(reference.hash[:count] == stream.hash[:count])
+            count = leading(reference.hash[:count] == stream.hash[:count])
             if count == 0 or not stream.clock.known:
                 return 0
             away = np.abs(stream.clock.correct(stream.time_ns[:count]) - reference.time_ns[:count])
             tolerance = stream.clock.tolerance_ns(int(stream.time_ns[count - 1]))
-            count = _leading(away <= max(tolerance, self._jitter.tolerance_ns(self._cut_ns)))
+            count = leading(away <= max(tolerance, self._jitter.tolerance_ns(self._cut_ns)))
         return count
 
     def _settle_clean(self, streams: list[Stream], count: int) -> Settled:
@@ -492,8 +492,3 @@ def _mean(times: Sequence[I64]) -> I64:
     """The mean of arrays whose sum may not fit."""
     away = [own - times[0] for own in times]
     return times[0] + sum(away[1:], away[0]) // len(times)
-
-
-def _leading(equal: NDArray[np.bool_]) -> int:
-    """How many leading elements are true."""
-    return len(equal) if equal.all() else int(equal.argmin())

@@ -127,6 +127,27 @@ class Stream:
                 positions = np.arange(part.position, part.position + part.count)
                 self.behind[i] = Detail(positions, hashes[at], times[at], own)
 
+    def run(self, limit: int) -> list[Summary]:
+        """The next summaries, at most `limit`, of equally many packets each and without a gap, none of them unknown."""
+        found: list[Summary] = []
+        for part in islice(self.behind, limit):
+            if not isinstance(part, Summary) or part.unknown or (found and part.count != found[0].count):
+                break
+            found.append(part)
+        return found
+
+    def answer_run(self, count: int, hashes: U64, times: I64) -> None:
+        """Put details in the place of the next `count` summaries, a `run`; the outer times of each are measured."""
+        k = len(hashes) // count
+        front = self.behind[0]
+        assert isinstance(front, Summary)
+        for _ in range(count):
+            self.behind.popleft()
+        measured = np.zeros((count, k), np.bool_)
+        measured[:, [0, -1]] = True
+        positions = np.arange(front.position, front.position + len(hashes))
+        self.behind.appendleft(Detail(positions, hashes, times, measured.ravel()))
+
     def summaries(self, limit: int) -> list[Summary]:
         """The first `limit` unanswered summaries."""
         found = (part for part in self.behind if isinstance(part, Summary))
@@ -169,3 +190,8 @@ class Stream:
             keep[indices] = False
         self.position, self.hash = self.position[keep], self.hash[keep]
         self.time_ns, self.measured = self.time_ns[keep], self.measured[keep]
+
+
+def leading(equal: NDArray[np.bool_]) -> int:
+    """How many leading elements are true."""
+    return len(equal) if equal.all() else int(equal.argmin())

@@ -8,12 +8,14 @@ summarised); where it lies among the reference's packets its times say.  All oth
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import numpy as np
 import xxhash
 
 from ftnids import limits
 from ftnids.sync.messages import I64, U64
-from ftnids.sync.pending import Stream, Summary
+from ftnids.sync.pending import Stream, Summary, leading
 
 
 def cluster_hash(hashes: U64) -> int:
@@ -26,6 +28,8 @@ def resolve(stream: Stream, reference: Stream) -> list[Summary]:
 
     Summaries whose time the reference has not reached yet are left for later.
     """
+    while _in_step(stream, reference):
+        stream.fold()
     unknown: list[Summary] = []
     expected = len(stream.position)  # in step, the next packets of both are equal
     for summary in stream.summaries(limits.MAX_SUMMARIES):
@@ -46,6 +50,32 @@ def resolve(stream: Stream, reference: Stream) -> list[Summary]:
         expected = at + summary.count
     stream.fold()
     return unknown
+
+
+def _in_step(stream: Stream, reference: Stream) -> int:
+    """Answer the next summaries whose packets are the next ones of the reference, all at once; returns how many."""
+    run, at = stream.run(limits.MAX_SUMMARIES), len(stream.position)
+    k = run[0].count if run else 1
+    del run[max(len(reference.hash) - at, 0) // k :]
+    if not run:
+        return 0
+    first = np.fromiter((summary.first_ns for summary in run), np.int64, len(run))
+    last = np.fromiter((summary.last_ns for summary in run), np.int64, len(run))
+    part = slice(at, at + k * len(run))
+    times = reference.time_ns[part].reshape(-1, k)
+    offset = stream.clock.correct(first) - first
+    if stream.clock.known:
+        tolerance = min(stream.clock.tolerance_ns(int(first[0])), stream.clock.tolerance_ns(int(last[-1])))
+        away = np.maximum(np.abs(first + offset - times[:, 0]), np.abs(stream.clock.correct(last) - times[:, -1]))
+        del run[leading(away <= tolerance) :]
+    data = np.ascontiguousarray(reference.hash[part], "<u8").tobytes()
+    same = (xxhash.xxh3_64_intdigest(data[8 * k * i : 8 * k * (i + 1)]) == s.cluster for i, s in enumerate(run))
+    count = len(list(takewhile(bool, same)))
+    if count:
+        own = np.clip(times[:count] - offset[:count, None], first[:count, None], last[:count, None])
+        own[:, 0], own[:, -1] = first[:count], last[:count]
+        stream.answer_run(count, reference.hash[at : at + k * count], own.ravel())
+    return count
 
 
 def _reached(stream: Stream, reference: Stream, expected: int, summary: Summary) -> bool:
