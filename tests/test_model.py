@@ -40,7 +40,7 @@ def check(directory: Path, *defines: str) -> str:
     """All states of the model with `defines`; what the checker says."""
     for command in (
         ("spin", "-a", *defines, str(MODEL)),
-        ("gcc", "-O1", "-w", "-DSAFETY", "-DCOLLAPSE", f"-DMEMLIM={MEMORY_MB}", "-o", "pan", "pan.c"),
+        ("gcc", "-O0", "-w", "-DSAFETY", "-DCOLLAPSE", f"-DMEMLIM={MEMORY_MB}", "-o", "pan", "pan.c"),
     ):
         subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=SECONDS)
     done = subprocess.run(
