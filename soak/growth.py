@@ -20,13 +20,14 @@ WARM: Final = 0.1  # of the run: tables fill
 ENTRIES: Final = 16  # a table that rises by less has not grown
 MEMORY: Final = 4 << 20  # bytes, the same of memory
 SHARE: Final = 0.02  # and by less than this share
+CLOCK: Final = ("_t", "_d", "_knot_t", "_knot_d", "_bend[]")
 # Tables that take longer than a short run to fill up to their limit, by the end of the name that the census gives them.
 FILLING: Final[Mapping[str, int]] = {
     "desk._dedup._done": limits.ALERT_TABLE,
     "_identifiers[]._seen": limits.ALERT_TABLE,
     "desk._sender._kept": limits.ALERT_TABLE,  # of the last seconds, in batches ...
     "desk._sender._kept[][]": limits.ALERT_KEPT_BYTES,  # ... and bytes
-    **{f".clock.{name}": limits.MAX_MEMBERS * limits.CLOCK_SAMPLES for name in ("_t", "_d", "_knot_t", "_knot_d", "_bend[]")},
+    **{f".clock.{name}": limits.MAX_MEMBERS * limits.CLOCK_SAMPLES for name in CLOCK},
 }
 
 
