@@ -21,7 +21,7 @@ import ftnids
 from ftnids.limits import SIMULATE_MAX_SEED
 
 COUNT: Final = int(os.environ.get("FTNIDS_SEEDS", "500"))
-JOBS: Final = min(os.cpu_count() or 1, 8)
+JOBS: Final = min(len(os.sched_getaffinity(0)), 8)
 
 
 def version() -> int:
@@ -48,11 +48,13 @@ class FreshSeeds:
         return {process.pid for process in self._tree()}
 
     def result(self, timeout_s: float) -> tuple[int, str]:
-        """Exit status and output; until then it runs as fast as it can."""
+        """Exit status (-1: it did not end in time) and output; until then it runs as fast as it can."""
         self._schedule(os.SCHED_OTHER)
-        status = self._process.wait(timeout_s)
+        status: int | None = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = self._process.wait(timeout_s)
         self._output.seek(0)
-        return status, self._output.read().decode()
+        return -1 if status is None else status, self._output.read().decode()
 
     def stop(self) -> None:
         """End it, wherever it is."""
@@ -63,6 +65,8 @@ class FreshSeeds:
         self._output.close()
 
     def _tree(self) -> list[psutil.Process]:
+        if self._process.poll() is not None:
+            return []
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self._process.pid)
             return [*process.children(recursive=True), process]

@@ -17,6 +17,7 @@ from ftnids.sync.member import Member
 from ftnids.sync.merge import Merger, Settled
 from ftnids.sync.merge import Settings as MergeSettings
 from ftnids.sync.messages import I64, Decision, Fetch, Install, Report, View
+from ftnids.sync.reporter import FULL
 from ftnids.sync.settings import Settings, Stream
 
 NEVER = np.iinfo(np.int64).min
@@ -51,6 +52,7 @@ class Coordinator:
         self._asked_ns: dict[tuple[int, int], int] = {}
         self._mask = sum(1 << m for m in members)
         self._new = False
+        self.unfinished = False  # more could be decided at once
         self._own_ns = NO_TIME  # when the local stream was last looked at
         self.reports_refused = self.reports_dropped = self.deciding_waits = 0
         self.merger = Merger(
@@ -145,7 +147,8 @@ class Coordinator:
 
     def own(self, now_ns: int, interval_ns: int, *, ended: bool) -> None:
         """Take in the local stream up to its head: when others have reported, and as often as they would."""
-        if not self._new and now_ns - self._own_ns < interval_ns:
+        fresh = self._stream.head - self.merger.reported(self._settings.me)
+        if not self._new and fresh < FULL and now_ns - self._own_ns < interval_ns:
             return
         self._own_ns = now_ns
         me = self._settings.me
@@ -188,7 +191,8 @@ class Coordinator:
         else:
             self._new = True
             self.deciding_waits += 1
-        if len(made) >= ROUNDS_A_TICK:
+        self.unfinished = len(made) >= ROUNDS_A_TICK
+        if self.unfinished:
             self._new = True
         elif self._ends.issuperset(self.members) and not any(self.merger.pending(m) for m in self.members):
             self.ended = True

@@ -152,9 +152,8 @@ class Engine:
             case Report() if self.coordinator:
                 self.coordinator.report(message)
             case Nack() if self.coordinator:
-                for entry in member.log:
-                    if message.first <= entry.decision.number < message.last:
-                        self._out.append(Send(message.sender, entry.decision))
+                asked = (d for d in member.log_from(message.first) if d.number < message.last)
+                self._out.extend(Send(message.sender, decision) for decision in asked)
             case Fetch() if len(message.seq):
                 member.fetch(message)
             case Fetch() if self.reporter:
@@ -310,6 +309,8 @@ class Engine:
         beat = self._beat_ns + self.settings.timers.heartbeat
         if self.member is None or self.member.frozen:
             return min(beat, self._ticked_ns + 10 * MS)
+        if self.coordinator and self.coordinator.unfinished:
+            return self._ticked_ns
         return min(beat, (self.reporter.last_ns if self.reporter else self._ticked_ns) + self._interval_ns())
 
     def _interval_ns(self) -> int:

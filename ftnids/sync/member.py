@@ -97,6 +97,7 @@ class Member:
         self._progress_ns = 0
         self._fetched_ns = 0
         self._nacked_ns = 0
+        self._gap_ns = 0  # since when decisions wait for an earlier one
         self._attempt = 0
         self.out: list[Action] = []
 
@@ -180,6 +181,8 @@ class Member:
         """Take in a decision of this view; one that comes early waits for those before it."""
         if decision.number < self.number:
             return
+        if not self._ahead:
+            self._gap_ns = now_ns
         if decision.number == self.number or len(self._ahead) < limits.MAX_AHEAD:
             self._ahead[decision.number] = decision
         else:
@@ -389,10 +392,12 @@ class Member:
 
     def _repair(self, now_ns: int) -> None:
         timers = self._settings.timers
-        behind = max([*self.peer_decisions.values(), *self._ahead])
-        patience = timers.overtaken if self._ahead else timers.fetch
-        if behind > self.number and now_ns - max(self._nacked_ns, self._progress_ns) > patience:
-            bounds = [self.number - 1, *sorted(self._ahead), behind]
+        behind = max(self.peer_decisions.values())
+        quiet = now_ns - max(self._nacked_ns, self._progress_ns) > timers.fetch
+        if self._ahead:  # what is behind the last of them is on its way
+            quiet = now_ns - max(self._gap_ns + timers.overtaken, self._nacked_ns + timers.fetch) > 0
+        if quiet and (self._ahead or behind > self.number):
+            bounds = [self.number - 1, *(sorted(self._ahead) or [behind])]
             for before, after in islice(((a, b) for a, b in pairwise(bounds) if b - a > 1), limits.MAX_NACKS):
                 nack = Nack(self.me, self._settings.incarnation, self.view, before + 1, after)
                 self.out.append(Send(self.view.coordinator, nack))

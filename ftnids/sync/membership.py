@@ -141,7 +141,7 @@ class Membership:
         if message.echo_ns:
             peer.hears_me_ns = max(peer.hears_me_ns, message.echo_ns)
             trip = now_ns - message.echo_ns - message.held_ns
-            peer.trip_ns = slow_trip_ns(peer.trip_ns, trip)
+            peer.trip_ns = slow_trip_ns(peer.trip_ns, min(max(trip, 0), self._settings.timers.delay))
             if 0 <= trip <= peer.round_trip_ns + peer.round_trip_ns // 8:
                 received_there = message.sent_ns - message.held_ns
                 peer.round_trip_ns = trip

@@ -22,7 +22,7 @@ def slow_trip_ns(before_ns: int, trip_ns: int) -> int:
 
 def interval_ns(timers: Timers, trip_ns: int, load: int) -> int:
     """The time between reports, where a slow round trip takes `trip_ns`, and the busier replica has `load` of 1000."""
-    longest = 2 * timers.delay // 5
+    longest = max(timers.report, 2 * timers.delay // 5)
     wanted = min(longest, max(timers.report, timers.delay - timers.delay // 3 - 2 * trip_ns))
     heavy = min(max(load - LIGHT, 0), HEAVY - LIGHT)
     return wanted + (longest - wanted) * heavy // (HEAVY - LIGHT)

@@ -120,6 +120,8 @@ class Stream:
         """
         end = position + len(hashes)
         for i, part in enumerate(self.behind):
+            if isinstance(part, Summary) and part.position >= end:
+                break
             if isinstance(part, Summary) and position <= part.position and part.position + part.count <= end:
                 own = np.full(part.count, measured)
                 own[[0, -1]] = True

@@ -106,14 +106,14 @@ class Reporter:
         """
         watermark = self._stream.watermark_ns  # before head: all up to it is then below head
         head = self._stream.head
-        self.rate.reported(max(self.sent - self._counted, 0), now_ns)
-        self._counted = max(self._counted, self.sent)
         if consumed > self.heard:  # what is decided was heard, whatever became of its acknowledgement
             self.acknowledged(consumed, now_ns)
         self._go_back(now_ns)
         if head - self.sent < FULL and now_ns < self.last_ns + interval_ns:
             return []
         self.last_ns = now_ns
+        self.rate.reported(max(self.sent - self._counted, 0), now_ns)
+        self._counted = max(self._counted, self.sent)
         if self.sent == self.heard:
             self._progress_ns = now_ns
             self._silent = 0

@@ -16,11 +16,11 @@ class Timers:
     """The protocol's times, in ns."""
 
     delay: int = 20 * MS  # promised, from capture to stable
-    report: int = 2 * MS  # between reports, at least (`ftnids.sync.pace`)
+    report: int = 2 * MS  # between reports, at least; how long, says `ftnids.sync.pace`
     heartbeat: int = 20 * MS
     look: int = 5 * MS  # between looks at the members, while nothing is heard of them
     resend: int = 50 * MS  # without progress
-    overtaken: int = 10 * MS  # a decision that others have overtaken
+    overtaken: int = 10 * MS  # a decision that others have overtaken, before it is asked for; then `fetch`
     fetch: int = 30 * MS  # bytes of a decided packet that do not come
     failure: int = 300 * MS  # silence after which a member counts as lost
     join: int = 5_000 * MS  # the first replica waits this long for its peers

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ftnids import limits
+from ftnids.sync import clocks
 from ftnids.sync.clocks import Clock, common
 from ftnids.sync.messages import I64
 
@@ -196,3 +199,24 @@ def test_what_is_kept_and_looked_at_is_bounded(monkeypatch: pytest.MonkeyPatch) 
     left, right = common(hashes, hashes)
     assert (left == right).all()
     assert 500 < len(left) < 2_000
+
+
+@given(
+    st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=40, unique=True),
+    st.floats(-2e12, 2e12),
+    st.integers(0, 1_000),
+)
+def test_one_time_between_knots_is_as_numpy_has_it(times: list[float], at: float, seed: int) -> None:
+    knots, values = sorted(times), np.random.default_rng(seed).normal(0, 1e6, len(times)).tolist()
+    assert clocks._between(at, knots, values) == pytest.approx(float(np.interp(at, knots, values)), abs=1.0)
+
+
+def test_a_clock_that_is_set_forgets_its_knots() -> None:
+    clock = Clock()
+    times = np.arange(0, 2_000_000_000, 1_000_000)
+    clock.learn(times, times + 5_000)
+    assert clock.offset_ns(10**9) == pytest.approx(5_000, abs=10)
+    clock.set_offset(77, 1_000)
+    assert clock.offset_ns(10**9) == 77
+    clock.learn(times[:100], times[:100] + 80)
+    assert clock.offset_ns(0) == pytest.approx(80, abs=10)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ftnids import limits
 from ftnids.sync.actions import Free, Publish, Push, Send, Stable, Store
 from ftnids.sync.member import RECOVERED, Member
 from ftnids.sync.messages import Ack, Bytes, Decision, Fetch, Nack, View
@@ -187,6 +188,47 @@ def test_a_gap_in_the_decisions_is_asked_for() -> None:
     m.advance(100 * MS)
     (nack,) = [s.message for s in take(m, Send) if isinstance(s.message, Nack)]
     assert (nack.first, nack.last) == (0, 2)
+
+
+def nacks(m: Member, now: int) -> list[tuple[int, int]]:
+    m.advance(now)
+    return [(s.message.first, s.message.last) for s in take(m, Send) if isinstance(s.message, Nack)]
+
+
+def test_all_gaps_are_asked_for_at_once_and_nothing_that_may_be_on_its_way() -> None:
+    m = member()
+    for number in (2, 3, 7):
+        m.decided(decision(number, 9, [3], {0: [9], 1: [9]}), 100 * MS)
+    m.acknowledged(Ack(0, 1, VIEW, decisions=100))
+    assert nacks(m, 109 * MS) == [], "it may only have been overtaken"
+    assert nacks(m, 111 * MS) == [(0, 2), (4, 7)]
+    assert nacks(m, 140 * MS) == [], "the answer may still come"
+    assert nacks(m, 142 * MS) == [(0, 2), (4, 7)]
+
+
+def test_many_gaps_are_asked_for_some_at_a_time() -> None:
+    m = member()
+    for number in range(1, 2 * limits.MAX_NACKS + 9, 2):
+        m.decided(decision(number, 9, [3], {0: [9], 1: [9]}), 0)
+    assert nacks(m, 100 * MS) == [(2 * i, 2 * i + 1) for i in range(limits.MAX_NACKS)]
+
+
+def told(m: Member, reported: dict[int, int], *, again: bool = False) -> dict[int, tuple[int, dict[int, int]]]:
+    m.ack(reported, 0, again=again)
+    return {s.member: (s.message.acked, s.message.reported) for s in take(m, Send) if isinstance(s.message, Ack)}
+
+
+def test_each_member_is_told_what_is_news_to_it() -> None:
+    m = member(me=0, members=3)
+    assert told(m, {1: 0, 2: 0}) == {1: (0, {1: 0}), 2: (0, {2: 0})}
+    assert told(m, {1: 0, 2: 0}) == {}
+    assert told(m, {1: 5, 2: 0}) == {1: (0, {1: 5})}
+    assert told(m, {1: 5, 2: 0}, again=True) == {1: (0, {1: 5}), 2: (0, {2: 0})}
+    m.decided(decision(0, 0, [7, 7], {0: [0, 1], 1: [0, 1], 2: [0, 1]}, members=7), 0)
+    m.advance(0)
+    assert told(m, {1: 5, 2: 0}) == {1: (2, {1: 5}), 2: (2, {2: 0})}
+    m.enter(View(1, 2, 0, 1), (0, 1, 2), np.empty(0, np.int64))
+    assert set(told(m, {1: 5, 2: 0})) == {1, 2}, "a new view knows nothing"
 
 
 def test_bytes_that_do_not_come_are_fetched_from_one_holder_after_the_other() -> None:

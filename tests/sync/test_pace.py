@@ -9,13 +9,18 @@ from ftnids.sync.pace import interval_ns, slow_trip_ns
 from ftnids.sync.settings import MS, Timers
 
 TIMERS = Timers()
+TIMES = st.integers(2, 10_000).flatmap(
+    lambda delay: st.builds(
+        Timers, delay=st.just(delay * MS), report=st.integers(1, max(delay // 2, 1)).map(MS.__mul__)
+    )
+)
 TRIPS = st.integers(0, 1_000 * MS)
 LOADS = st.integers(0, 1_000)
 
 
-@given(TRIPS, LOADS)
-def test_reports_wait_neither_too_short_nor_too_long(trip: int, load: int) -> None:
-    assert TIMERS.report <= interval_ns(TIMERS, trip, load) <= TIMERS.delay // 2
+@given(TIMES, TRIPS, LOADS)
+def test_reports_wait_neither_too_short_nor_too_long(timers: Timers, trip: int, load: int) -> None:
+    assert timers.report <= interval_ns(timers, trip, load) <= max(timers.report, timers.delay // 2)
 
 
 @given(TRIPS, TRIPS, LOADS)
