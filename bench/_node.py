@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +50,32 @@ class Watched(Replica):
     began = ended = began_cpu = ended_cpu = 0.0
     time_bytes = 0  # of agreed times, in all decisions that this replica sent
 
+    def stages(self) -> None:
+        """Count the processor time of the main thread by stage, from now on."""
+        self.spent: dict[str, float] = {}
+        for stage, owner, method in (
+            ("receive and decode", self.transport, "receive"),
+            ("take in messages", self.engine, "receive"),
+            ("report, compare, decide", self.engine, "tick"),
+            ("encode and send", self.transport, "send"),
+            ("publish", self.ring, "publish_agreed"),
+            ("gather recovered", self.ring, "gather"),
+            ("store recovered", self.ring, "store_recovered"),
+        ):
+            setattr(owner, method, self._timed(stage, getattr(owner, method)))
+
+    def _timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        self.spent[stage] = 0.0
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            began = time.thread_time()
+            try:
+                return function(*arguments, **named)
+            finally:
+                self.spent[stage] += time.thread_time() - began
+
+        return timed
+
     def load(self) -> float:
         """Capture the whole file; returns the seconds it took."""
         began = time.perf_counter()
@@ -75,6 +102,7 @@ class Watched(Replica):
             "agreed": member.stable,
             "ring_drops": self.thread.ring_drops,
             "memory": memory(),
+            "stages": self.spent,
         }
 
     def _act(self, action: Action) -> None:
@@ -123,6 +151,7 @@ def main(source: Path, out: Path, *, preload: bool) -> int:
     config.make_directories(settings.replica)
     log.configure("error")
     replica = Watched(settings)
+    replica.stages()
     seconds = replica.load() if preload else 0.0
     print(json.dumps({"loaded": seconds, "packets": replica.ring.head}), flush=True)
     sys.stdin.readline()

@@ -95,17 +95,12 @@ class Results:
 
     def heading(self) -> None:
         """Print the table's head."""
-        print("| what | measured | unit | baseline | ratio | goal | |")
-        print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
+        print("\n".join(heading()), flush=True)
 
     def add(self, row: Row) -> None:
         """Print a row, and keep it."""
         self.rows.append(row)
-        baseline = "" if row.baseline is None else _figure(row.baseline)
-        ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
-        verdict = {None: "", True: "met", False: "**NOT met**"}[row.met]
-        cells = (row.what, row.shown, row.unit, baseline, ratio, row.goal or "", verdict)
-        print("| " + " | ".join(cells) + " |", flush=True)
+        print(line(row), flush=True)
 
     @property
     def met(self) -> bool:
@@ -128,6 +123,19 @@ class Results:
         temporary.write_text(json.dumps(told | {"rows": [row.record() for row in self.rows]}, indent=1) + "\n")
         temporary.replace(path)
         return path
+
+
+def heading() -> list[str]:
+    """The head of a table of rows."""
+    return ["| what | measured | unit | baseline | ratio | goal | |", "| --- | --- | --- | --- | --- | --- | --- |"]
+
+
+def line(row: Row) -> str:
+    """A row of the table."""
+    baseline = "" if row.baseline is None else _figure(row.baseline)
+    ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
+    verdict = {None: "", True: "met", False: "**NOT met**"}[row.met]
+    return f"| {' | '.join((row.what, row.shown, row.unit, baseline, ratio, row.goal or '', verdict))} |"
 
 
 def _figure(value: float) -> str:

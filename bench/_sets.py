@@ -18,6 +18,8 @@ import numpy as np
 from ftnids.sync.messages import U64
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+SPARE_MB: Final = 32
+SLOT: Final = 32  # bytes that a packet may take in the ring besides its own
 END_S: Final = 60  # after its last word a replica takes no longer to end
 CONFIG: Final = """
 [replica]
@@ -42,7 +44,7 @@ seed = {seed}
 [ring]
 slots = {slots}
 arena_mb = {arena_mb}
-recovered_mb = {arena_mb}
+recovered_mb = {recovered_mb}
 [sync]
 k = {k}
 [alerts]
@@ -154,6 +156,7 @@ def _configurations(setup: Setup, folder: Path) -> list[Path]:
     members = "\n".join(
         f'[[cluster.member]]\nname = "r{m}"\naddress = "tcp://127.0.0.1:{port}"' for m, port in enumerate(ports)
     )
+    whole = (setup.size + SLOT * setup.packets >> 20) + SPARE_MB
     facts = {
         "folder": folder,
         "cluster": f"bench-{os.getpid()}-{secrets.token_hex(2)}",
@@ -163,7 +166,8 @@ def _configurations(setup: Setup, folder: Path) -> list[Path]:
         "k": setup.k,
         "pps": setup.pps,
         "slots": setup.slots or 1 << (setup.packets - 1).bit_length(),
-        "arena_mb": 1 << max((2 * setup.size - 1).bit_length() - 20, 4) if setup.preload else 256,
+        "arena_mb": whole if setup.preload else 256,
+        "recovered_mb": int(whole * min(1.0, 2 * setup.loss)) + SPARE_MB if setup.preload else 64,
     }
     paths = []
     for me in range(setup.replicas):

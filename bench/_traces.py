@@ -22,6 +22,11 @@ HEADERS = np.frombuffer(
 IP_LENGTH, IP_ID, UDP_LENGTH = 16, 18, 38  # where they are in a frame
 
 
+def imix_bytes(packets: int) -> int:
+    """The bytes of so many IMIX frames, or a little more."""
+    return packets * sum(size * share for size, share in IMIX) // sum(share for _, share in IMIX) + IMIX[-1][0]
+
+
 def write_small(path: Path, packets: int, *, rate: float = 100_000.0, seed: int = 1) -> None:
     """Write `packets` UDP frames of 64 bytes to `path`, no two alike, at about `rate` packets/s."""
     _write(path, np.full(packets, 64), np.random.default_rng(seed), rate)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import ftnids
+from bench import _readme as bench_page
 from ftnids import cli, counters, limits
 from ftnids.status.snapshot import Snapshot
 
@@ -222,3 +223,7 @@ def test_decisions_are_numbered_once() -> None:
     numbers = [record[:4] for record in records]
     assert all(re.fullmatch(r"\d{4}-[a-z0-9-]+\.md", record) for record in records), records
     assert len(numbers) == len(set(numbers)), records
+
+
+def test_the_page_of_the_benches_shows_their_results() -> None:
+    assert bench_page.PAGE.read_text() == bench_page.page(), "out of date: run `python -m bench._readme`"

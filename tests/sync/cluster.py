@@ -302,8 +302,13 @@ class Cluster:
                 for seq in stream.keys() & other.keys():
                     assert stream[seq] == other[seq], f"seq {seq} differs"
 
-    def lost(self, r: int, *, settle_ms: int = 100) -> list[int]:
-        """Packets that `r` captured in its views and that are not in its agreed stream, the newest ones aside."""
+    def lost(self, r: int, *, settle_ms: int = 0) -> list[int]:
+        """Packets that `r` captured in its views and that are not in its agreed stream, the newest ones aside.
+
+        These are younger than `settle_ms`, or by default than a stream needs to settle.  That takes longer where messages
+        are lost: a report is sent again after 50 ms, and may be lost again.
+        """
+        settle_ms = settle_ms or (300 if self.message_loss else 100)
         host = self.hosts[r]
         times = host.capture._time
         own = host.capture.ids[max(host.start, 0) : int(np.searchsorted(times, self.now - settle_ms * MS))]
