@@ -305,8 +305,8 @@ class Cluster:
     def lost(self, r: int, *, settle_ms: int = 0) -> list[int]:
         """Packets that `r` captured in its views and that are not in its agreed stream, the newest ones aside.
 
-        These are younger than `settle_ms`, or by default than a stream needs to settle.  That takes longer where messages
-        are lost: a report is sent again after 50 ms, and may be lost again.
+        These are younger than `settle_ms`, or by default than a stream needs to settle.  That takes longer where
+        messages are lost: a report is sent again after 50 ms, and may be lost again.
         """
         settle_ms = settle_ms or (300 if self.message_loss else 100)
         host = self.hosts[r]
