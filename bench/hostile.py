@@ -1,6 +1,6 @@
 """What a hostile program that reaches the sync port at full speed costs the set.
 
-Two replicas capture a link of 3,000 packets/s, each losing 5 % after capture, on one processor.  On the other one runs,
+Two replicas capture a link of 2,000 packets/s, each losing 5 % after capture, on one processor.  On the other one runs,
 for some seconds each and in turn, a program that is busy and connects to nobody (idle), and attackers: random bytes on
 ever new connections; handshakes with a key that is no member's; a member's key and a protocol version that nobody
 speaks.  Once with keys of the replicas' own on a sync network, once on loopback with keys that come from the secret.
