@@ -65,8 +65,7 @@ MAX_TOLERANCE_NS: Final = 50_000_000  # a wider clock fit is refused, the previo
 START_TOLERANCE_NS: Final = 1_000_000  # while a clock fit has few samples
 CLOCK_SAMPLES: Final = 8_192  # samples of a member's clock kept between fits; the oldest go (no fewer than the packets
 # that a view change keeps waiting)
-CLOCK_SAMPLED: Final = 32_768  # packets of one window that may train a clock; of more, all of every so many hashes
-JITTER_SAMPLED: Final = 8_192  # packets of one window looked at for late stamps; of more, all of every so many hashes
+CLOCK_SAMPLED: Final = 4_096  # packets of one window that may train a clock; of more, all of every so many hashes
 
 # -- peers ----------------------------------------------------------------------------------------
 MAX_MESSAGE_BYTES: Final = 8 << 20  # of one wire message; larger ones are dropped and counted

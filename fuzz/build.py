@@ -14,7 +14,7 @@ RING: Final = ("segment.c", "export.c", "hash.c")
 SOURCES: Final = {  # what each target runs, besides itself
     "attach": RING,
     "pcap": (*RING, "capture.c", "source.c"),
-    "merge": ("merge.c", "merge_order.c", "merge_pairs.c", "merge_reorder.c"),
+    "merge": ("correct.c", "merge.c", "merge_order.c", "merge_pairs.c", "merge_reorder.c", "merge_survey.c"),
 }
 # A sanitised build at -O1 warns of what the compiler of the real build, which has -Werror, sees through.
 FLAGS: Final = ("-std=c11", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Wno-maybe-uninitialized", f"-I{CORE}")
@@ -38,7 +38,7 @@ def build(target: str, compiler: str, folder: Path, *, fuzzer: bool) -> Path:
             objects.append(folder / f"{target}-{name}.o")
             kernel = (CORE / "hash_kernel.c", f"-DFTN_XXH3_NAME={name}", "-c", "-o", objects[-1])
             _run(compiler, *flags, *extra, *kernel)
-    libraries = ("-lpcap",) if "source.c" in SOURCES[target] else ()
+    libraries = ("-lm", *(("-lpcap",) if "source.c" in SOURCES[target] else ()))
     program = folder / target
     _run(compiler, *flags, *engine, *sources, *objects, *libraries, "-o", program)
     return program

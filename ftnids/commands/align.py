@@ -28,8 +28,9 @@ import numpy as np
 from ftnids import limits
 from ftnids.core import Capture, Ring, pcap_header
 from ftnids.errors import CaptureError, FeedError, RingError, UsageError
-from ftnids.sync.merge import Merger, Settings, Settled
+from ftnids.sync.merge import Merger, Settings
 from ftnids.sync.messages import I64
+from ftnids.sync.settle import Settled
 
 SLOTS = 2 * limits.MAX_WINDOW  # packets of one file in memory
 STDIN, STDOUT = Path("/dev/stdin"), Path("standard output")  # what "-" stands for

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ftnids.core import aligner as aligner_kernel
+from ftnids.core import aligner as kernels
 from ftnids.errors import UsageError
 from ftnids.sync import bursts
 from ftnids.sync.messages import I64, U8, U64
@@ -51,8 +51,8 @@ def merge(
     reordered, which is looked for within `reorder_ns` and `reorder_places` (further away only where the
     window itself shows reordering).
     """
-    kernel = aligner_kernel.chosen() or bursts.merge
-    return Merged(*kernel(hashes, times, tolerance_ns, reorder_ns, reorder_places))
+    native = kernels.chosen()
+    return Merged(*(native.merge if native else bursts.merge)(hashes, times, tolerance_ns, reorder_ns, reorder_places))
 
 
 def merge_difflib(

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ftnids import limits
+from ftnids.core import aligner as kernels
 from ftnids.sync.messages import I64, U64
 
 BLOCK = 255  # samples of one knot
@@ -32,7 +33,7 @@ PAUSE_NS = 50_000_000  # samples before and behind such a pause share no knot
 MIX = np.uint64(0x9E3779B97F4A7C15)
 FEW = 16  # fewer samples than that make no good fit
 THIN_NS = 1_000_000  # one sample in so long a time ...
-THIN_LEAVES = 256  # ... when that leaves so many
+THIN_LEAVES = 256  # ... when that leaves so many; one in twice as long, and so on, while it leaves four times as many
 TRIM = 3  # a residual so many times that of nine samples in ten is no sample of this clock
 GATE = 4  # a sample so many tolerances away is not believed at once
 STEP = 63  # so many samples in a row that are not: the clock has stepped
@@ -93,10 +94,17 @@ class Clock:
         line = self._base + self._drift * min(max(at, self._reach[0]), self._reach[1])
         return round(line + _between(at, *self._bend)) + self._seed
 
+    def known_before(self, times: I64) -> int:
+        """How many of `times` of the member, which never decrease, are not behind the last sample."""
+        return int(np.searchsorted(times, self._origin + int(self._newest), side="right")) if len(self._t) else 0
+
     def correct(self, times: I64) -> I64:
         """`times` of the member on the reference's clock, never decreasing."""
         if len(self._knot_t) == 0 or len(times) == 0:
             return times + self._seed
+        if native := kernels.chosen():
+            line, knots = (self._base, self._drift), (self._knot_t, self._knot_d)
+            return native.correct(times, self._origin, self._seed, line, self._reach, knots)
         offset = np.rint(self._offset((times - self._origin).astype(np.float64))).astype(np.int64)
         return np.maximum.accumulate(times + offset + self._seed)
 
@@ -153,7 +161,8 @@ class Clock:
                 return
             self._fresh, self._strays = self._strays, _NONE
             self._t = self._d = np.empty(0)
-        worse = float(away[near].max(initial=0.0)) > self._residual or len(self._t) < FEW
+        margin = self._residual + limits.TOLERANCE_FLOOR_NS / 2  # half the tolerance
+        worse = float(away[near].max(initial=0.0)) > margin or len(self._t) < FEW
         span = self._fresh[0][-1] - self._t[-1] if len(self._t) else 0.0
         if worse or (len(self._fresh[0]) >= REFIT and span > REFIT_LEAST_NS) or span > REFIT_NS:
             self._fit(*_joined((self._t, self._d), self._fresh))
@@ -248,10 +257,18 @@ def _densest(differences: I64) -> int:
 
 
 def _thinned(t: NDArray[np.float64], d: NDArray[np.float64]) -> Samples:
-    """The first sample of each THIN_NS, when that leaves enough of them."""
-    first = np.ones(len(t), bool)
-    first[1:] = np.diff(t // THIN_NS) > 0
-    return (t[first], d[first]) if np.count_nonzero(first) >= THIN_LEAVES else (t, d)
+    """The first sample of each THIN_NS, or of a longer time, when that leaves enough of them."""
+    step = THIN_NS
+    while len(t) > THIN_LEAVES:
+        first = np.ones(len(t), bool)
+        first[1:] = np.diff(t // step) > 0
+        if np.count_nonzero(first) < THIN_LEAVES:
+            break
+        t, d = t[first], d[first]
+        if len(t) < 4 * THIN_LEAVES:
+            break
+        step *= 2
+    return t, d
 
 
 def _line(t: NDArray[np.float64], d: NDArray[np.float64]) -> tuple[float, float]:

@@ -14,11 +14,12 @@ import numpy as np
 
 from ftnids import limits
 from ftnids.sync.member import Member
-from ftnids.sync.merge import Merger, Settled
+from ftnids.sync.merge import Merger
 from ftnids.sync.merge import Settings as MergeSettings
 from ftnids.sync.messages import I64, Decision, Fetch, Install, Report, View
 from ftnids.sync.reporter import FULL
 from ftnids.sync.settings import Settings, Stream
+from ftnids.sync.settle import Settled
 
 NEVER = np.iinfo(np.int64).min
 NO_TIME = -(1 << 62)  # in an INSTALL: nothing was decided in the lineage
@@ -238,11 +239,12 @@ class Coordinator:
         """One settled block as decisions of at most MAX_DECISION_PACKETS."""
         made = []
         count = len(settled.hash)
-        here = settled.places >= 0
-        holders = np.zeros(count, np.uint32)
         columns = [(self.merger.members.index(m), m) for m in self.members]
-        for column, member in columns:
-            holders |= here[:, column].astype(np.uint32) << np.uint32(member)
+        bits = [settled.holders >> np.uint32(column) & np.uint32(1) for column, _ in columns]
+        holders = np.zeros(count, np.uint32)
+        for bit, (_, member) in zip(bits, columns, strict=True):
+            holders |= bit << np.uint32(member)
+        taken = dict.fromkeys(self.members, 0)
         for first in range(0, max(count, 1), limits.MAX_DECISION_PACKETS):
             part = slice(first, min(first + limits.MAX_DECISION_PACKETS, count))
             decision = self._blank()
@@ -250,9 +252,9 @@ class Coordinator:
             decision.holders = holders[part]
             decision.flags = settled.flags[part]
             decision.hash = settled.hash[part][decision.holders != self._mask]
-            for column, member in columns:
-                places = settled.places[part, column]
-                decision.places[member] = places[places >= 0]
+            for bit, (column, member) in zip(bits, columns, strict=True):
+                begin, taken[member] = taken[member], taken[member] + int(bit[part].sum())
+                decision.places[member] = settled.positions[column][begin : taken[member]]
             decision.cut_ns = settled.cut_ns + self.shift_ns
             if first == 0:
                 decision.skipped = {m: p for m, p in settled.skipped.items() if len(p)}

@@ -28,27 +28,25 @@ window shows a member to share with the reference.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ftnids import limits
 from ftnids.sync import align, clocks, summaries
-from ftnids.sync.anchors import anchors
-from ftnids.sync.history import History
 from ftnids.sync.jitter import Jitter
-from ftnids.sync.messages import I64, U8, U32, U64, Flag
+from ftnids.sync.messages import I64, U32, U64
 from ftnids.sync.pending import FOREVER, NEVER, Stream, leading
 from ftnids.sync.rounds import Rounds
+from ftnids.sync.settle import Settled, Settler
+from ftnids.sync.survey import Survey, survey
 
 CLEAN_WORTH: Final = 1_024  # a clean stretch this long is settled by itself, a shorter one with what follows it
 TRAIN_WITHIN: Final = 512  # packets of a clean stretch that may train the clocks
 WHOLE_LOOK: Final = 4_096  # pending packets that are aligned all together; of more only those near the horizon ...
 GROWN: Final = 1.5  # ... unless so many times as many are pending as when an anchor was last looked for among all
 NEAR: Final = 4  # tolerances or reorder windows behind the horizon that tell what lies before it
-AMBIGUOUS, LATE, CLAMPED = (np.uint8(flag) for flag in (Flag.AMBIGUOUS, Flag.LATE, Flag.CLAMPED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +62,6 @@ class Settings:
 
 
 @dataclass(slots=True)
-class Settled:
-    """n packets whose place in the agreed stream is fixed; columns of `places` are the members in order."""
-
-    hash: U64
-    time_us: I64  # agreed: whole us on the reference clock, never decreasing
-    places: I64  # [n, N] absolute positions, -1 absent
-    flags: U8  # Flag bits
-    skipped: dict[int, I64] = field(default_factory=dict)  # positions consumed without an entry of their own
-    cut_ns: int = 0  # reference clock: all before it is settled
-
-
-@dataclass(slots=True)
 class _Window:
     """A stretch of every live member's front, its times corrected."""
 
@@ -88,14 +74,6 @@ class _Window:
     @property
     def hashes(self) -> list[U64]:
         return [stream.hash[:count] for stream, count in zip(self.streams, self.counts, strict=True)]
-
-    def merged_hashes(self, place: I64) -> U64:
-        """The hashes of merged packets, from any holder."""
-        hashes = np.zeros(len(place), np.uint64)
-        for column, own in enumerate(self.hashes):
-            here = place[:, column] >= 0
-            hashes[here] = own[place[here, column]]
-        return hashes
 
 
 class Merger:
@@ -123,17 +101,13 @@ class Merger:
         self._streams = {m: Stream((start or {}).get(m, 0), clocks.Clock()) for m in members}
         self._streams[reference].clock.set_offset(0, 0)
         self._live = list(members)
-        self._history = History()
+        self._settler = Settler(floor_us)
         self._rounds = Rounds(settings.k, settings.max_desync)
-        self._cut_ns = self._orphaned_ns = NEVER
-        self._carried_ns = NEVER, 0  # newest time that another merger settled, and how far its times may err
-        self._last_us = floor_us
-        self._shift_ns = 0
-        self._jitter = Jitter(settings.reorder_ns)
+        self._jitter = Jitter()
         self._unplaced: set[int] = set()  # members whose stream's beginning is not known yet
         self._unknown: list[tuple[int, int, int]] = []
+        self._searched: list[tuple[int, ...]] = []  # the streams' states when all that they hold had been aligned
         self._looked = 0  # packets that were pending when all of them were last aligned, or fewer
-        self.ambiguous = self.late = self.clamped = 0
 
     # -- what comes in -------------------------------------------------------------------------
 
@@ -172,10 +146,8 @@ class Merger:
         holders = np.zeros(len(members), np.uint32)
         for column, member in enumerate(self.members):
             holders |= ((members >> np.uint32(member)) & np.uint32(1)) << np.uint32(column)
-        self._history.append(hashes, times, holders, 0)
-        self._cut_ns, self._shift_ns = cut_ns, shift_ns
-        self._carried_ns = int(times.max(initial=NEVER)), tolerance_ns
-        self._orphaned()
+        self._settler.resume((hashes, times, holders), cut_ns, shift_ns, tolerance_ns)
+        self._settler.orphaned(self._asked())
 
     def taken(self, member: int, positions: I64) -> None:
         """Positions of `member` that decisions before this merger have consumed out of turn."""
@@ -201,12 +173,7 @@ class Merger:
             raise ValueError("the reference cannot leave; begin a new merger on another reference")
         self._live.remove(member)
         self._streams[member] = Stream(self._streams[member].consumed, self._streams[member].clock)
-        self._orphaned()
-
-    def _orphaned(self) -> None:
-        """Note up to when settled packets are known that no live member had: all live ones may bring them late."""
-        alone = self._history.time_ns[(self._history.holders & np.uint32(self._asked())) == 0]
-        self._orphaned_ns = max(self._orphaned_ns, int(alone.max(initial=NEVER)))
+        self._settler.orphaned(self._asked())
 
     def _asked(self) -> int:
         """The columns of the live members, as a bit mask."""
@@ -232,15 +199,31 @@ class Merger:
 
     def tolerance_ns(self, member: int, time_ns: int | None = None) -> int:
         """How far the member's corrected times may err, at its own `time_ns` (default: at the last sample)."""
-        return max(self._streams[member].clock.tolerance_ns(time_ns), self._jitter.tolerance_ns(self._cut_ns))
+        return max(self._streams[member].clock.tolerance_ns(time_ns), self._jitter.tolerance_ns(self._settler.cut_ns))
 
     def history(self) -> tuple[U64, I64]:
         """Hashes and times (ns, reference clock) of the last settled packets, oldest first."""
-        return self._history.hash.copy(), self._history.time_ns.copy()
+        history = self._settler.history
+        return history.hash.copy(), history.time_ns.copy()
 
     def wanted(self) -> list[tuple[int, int, int]]:
         """Summarised stretches (member, position, count) that must be known in detail."""
         return list(self._unknown)
+
+    @property
+    def ambiguous(self) -> int:
+        """Settled packets of which nothing told how many they were."""
+        return self._settler.ambiguous
+
+    @property
+    def late(self) -> int:
+        """Packets that came after their time was settled."""
+        return self._settler.late
+
+    @property
+    def clamped(self) -> int:
+        """Packets whose agreed time was raised so that none decreases."""
+        return self._settler.clamped
 
     @property
     def rounds(self) -> int:
@@ -287,7 +270,7 @@ class Merger:
                 self._unknown += [(member, summary.position, summary.count) for summary in unknown]
 
     def _tolerances(self, streams: list[Stream], counts: list[int]) -> list[int]:
-        wide = self._jitter.tolerance_ns(self._cut_ns)
+        wide = self._jitter.tolerance_ns(self._settler.cut_ns)
         return [max(wide, stream.tolerance_ns(count)) for stream, count in zip(streams, counts, strict=True)]
 
     def _window(self, streams: list[Stream], counts: list[int]) -> _Window:
@@ -306,7 +289,7 @@ class Merger:
                 return 0
             away = np.abs(stream.clock.correct(stream.time_ns[:count]) - reference.time_ns[:count])
             tolerance = stream.clock.tolerance_ns(int(stream.time_ns[count - 1]))
-            count = leading(away <= max(tolerance, self._jitter.tolerance_ns(self._cut_ns)))
+            count = leading(away <= max(tolerance, self._jitter.tolerance_ns(self._settler.cut_ns)))
         return count
 
     def _settle_clean(self, streams: list[Stream], count: int) -> Settled:
@@ -316,15 +299,22 @@ class Merger:
         pick = np.sort(clocks.once(streams[0].hash[: min(count, TRAIN_WITHIN)])[1])
         self._train(streams, {id(stream): (pick, pick) for stream in streams})
         self._rounds.clean()
-        place = np.repeat(np.arange(count)[:, None], len(streams), axis=1)
-        return self._settle(window, align.Merged(place, time, np.zeros(count, np.uint8)), int(time[-1]))
+        settled = Settled(
+            self._streams[self.reference].hash[:count],
+            time,
+            np.full(count, self._asked(), np.uint32),
+            self._taken(streams, [count] * len(streams)),
+            np.zeros(count, np.uint8),
+            cut_ns=int(time[-1]),
+        )
+        return self._settle(settled, window.tolerance)
 
     def _settle_dirty(self, streams: list[Stream]) -> Settled | None:
-        """Align all that is pending and settle it up to the last anchor or the horizon."""
-        counts = [min(len(s.position), limits.MAX_WINDOW) for s in streams]
+        """Align what is pending, unless that was done and nothing came since, and settle what is certain of it."""
+        counts = whole = [min(len(s.position), limits.MAX_WINDOW) for s in streams]
         horizon = self._horizon(streams, counts)
         counts = self._look(streams, counts, horizon)
-        if not any(counts):
+        if not any(counts) or self._searched == [s.state for s in streams]:
             return None
         reference = self._streams[self.reference]
         hashes = [stream.hash[:count] for stream, count in zip(streams, counts, strict=True)]
@@ -335,20 +325,37 @@ class Merger:
         horizon = min(horizon, self._horizon(streams, counts))
         if not all(counts) and min(int(times[0]) for times in window.times if len(times)) > horizon:
             return None  # no anchor, and nothing before the horizon
+        settled = self._settle_window(window, horizon)
+        if settled is None or counts == whole:
+            self._searched = [s.state for s in streams]
+        return settled
+
+    def _settle_window(self, window: _Window, horizon: int) -> Settled | None:
+        """Align a window and settle it up to the last anchor or the horizon."""
         merged = self._merged(window)
-        wide = self._late_stamps(window, merged)
-        if wide > window.tolerance:
+        seen = self._survey(window, merged)
+        if wide := self._late_stamps(window, merged, seen):
             window.tolerances = [max(tolerance, wide) for tolerance in window.tolerances]
             window.tolerance = wide
             merged = self._merged(window)
+            seen = self._survey(window, merged)
         self._train_certain(window, merged)
-        count = self._cut(merged, window, horizon)
+        self._rounds.window(seen.widest, seen.behind)
+        count = max(seen.anchored, int(np.searchsorted(merged.time_ns, horizon, side="right")))
         if count == 0:
             return None
         cut = int(merged.time_ns[count - 1])
         if count == len(merged.place) and horizon != FOREVER:
             cut = max(cut, horizon)
-        return self._settle(window, merged.first(count), cut)
+        settled = Settled(
+            seen.hash[:count],
+            merged.time_ns[:count],
+            self._by_member(seen.holders[:count]),
+            self._taken(window.streams, seen.held(count)),
+            merged.flags[:count],
+            cut_ns=cut,
+        )
+        return self._settle(settled, window.tolerance)
 
     def _look(self, streams: list[Stream], counts: list[int], horizon: int) -> list[int]:
         """How many packets of each member are aligned: all, or those near the horizon when all are too many."""
@@ -369,18 +376,17 @@ class Merger:
         reorder = self._settings.reorder_ns, self._settings.reorder_places
         return self._align(window.hashes, window.times, window.tolerances, *reorder)
 
-    def _late_stamps(self, window: _Window, merged: align.Merged) -> int:
-        """The tolerance that late stamps in this window call for, or 0."""
-        here = merged.place >= 0
-        if here.all():
+    def _survey(self, window: _Window, merged: align.Merged) -> Survey:
+        times, positions = window.times, [stream.position for stream in window.streams]
+        within = window.tolerance, self._settings.reorder_ns, self._settings.l
+        return survey(merged.place, merged.time_ns, window.hashes, times, positions, *within)
+
+    def _late_stamps(self, window: _Window, merged: align.Merged, seen: Survey) -> int:
+        """The tolerance that late stamps in this window call for, or 0 where its own is wide enough."""
+        if all(len(own) == len(seen.hash) for own in seen.index):
             return 0
-        holders = (here * (1 << np.arange(here.shape[1]))).sum(axis=1).astype(np.uint32)
-        earliest, latest = np.full(len(here), FOREVER), np.full(len(here), NEVER)
-        for column, times in enumerate(window.times):
-            own = here[:, column]
-            stamps = times[merged.place[own, column]]
-            earliest[own], latest[own] = np.minimum(earliest[own], stamps), np.maximum(latest[own], stamps)
-        return self._jitter.look(window.merged_hashes(merged.place), earliest, latest, holders, window.tolerance)
+        wide = self._jitter.look(seen, window.tolerance, int(merged.time_ns[-1]))
+        return wide if wide > window.tolerance else 0
 
     def _train(self, streams: list[Stream], pairs: Mapping[int, tuple[I64, I64]]) -> None:
         """Train the clocks on packets of each stream and the reference, by index; made-up times are left out."""
@@ -395,9 +401,15 @@ class Merger:
         """Keep the clocks known through floods, in which no hash is unique but time tells packets apart."""
         at = window.streams.index(self._streams[self.reference])
         pairs = {}
-        for column, stream in enumerate(window.streams):
-            both = (merged.place[:, at] >= 0) & (merged.place[:, column] >= 0) & (merged.flags == 0)
-            pairs[id(stream)] = merged.place[both, column], merged.place[both, at]
+        for column, (stream, times) in enumerate(zip(window.streams, window.times, strict=True)):
+            known = stream.clock.known_before(stream.time_ns[: len(times)])
+            first = len(merged.place)
+            if known < len(times):
+                first = int(np.searchsorted(merged.time_ns, times[known] - window.tolerance))
+            behind = slice(first, None)
+            rows = merged.place[behind][:, [column, at]]
+            both = (rows >= 0).all(axis=1) & (merged.flags[behind] == 0)
+            pairs[id(stream)] = rows[both, 0], rows[both, 1]
         self._train(window.streams, pairs)
 
     def _horizon(self, streams: list[Stream], counts: list[int]) -> int:
@@ -413,79 +425,26 @@ class Merger:
             return FOREVER
         return least - max(*self._tolerances(streams, counts), self._settings.reorder_ns)
 
-    def _cut(self, merged: align.Merged, window: _Window, horizon: int) -> int:
-        """How many merged packets can be settled: up to the last anchor or up to the horizon."""
-        full = np.asarray((merged.place >= 0).all(axis=1))
-        follows = full.copy()  # the packet before it, in every capture
-        follows[:1] = False
-        for column, stream in enumerate(window.streams):
-            if len(stream.position):
-                follows[1:] &= np.diff(stream.position[merged.place[:, column]]) == 1
-        follows[1:] &= full[:-1]
-        ends = anchors(full, follows, window.merged_hashes(merged.place), self._settings.l)
-        self._rounds.window(ends, len(full))
-        lacked = np.maximum.accumulate(np.where(full, NEVER // 2, merged.time_ns))  # a packet of which a copy may come
-        ends = ends[merged.time_ns[ends] - lacked[ends] > max(window.tolerance, self._settings.reorder_ns)]
-        by_anchor = int(ends[-1]) + 1 if len(ends) else 0
-        return max(by_anchor, int(np.searchsorted(merged.time_ns, horizon, side="right")))
-
     # -- putting out -------------------------------------------------------------------------------
 
-    def _settle(self, window: _Window, merged: align.Merged, cut_ns: int) -> Settled:
-        """Consume merged packets: drop late duplicates, mark what is late, make agreed times, remember."""
-        here = merged.place >= 0
-        hashes = window.merged_hashes(merged.place)
-        places = np.full((len(here), len(self.members)), -1, np.int64)
-        for column, (stream, member) in enumerate(zip(window.streams, self._live, strict=True)):
-            index = merged.place[here[:, column], column]
-            places[here[:, column], self.members.index(member)] = stream.position[index]
-            stream.consume(index)
-        holders = ((places >= 0) * (1 << np.arange(len(self.members)))).sum(axis=1).astype(np.uint32)
-        full = np.asarray(here.all(axis=1))
-        keep = ~self._duplicates(hashes, merged.time_ns, holders, full, window.tolerance)
-        skipped = {}
-        overdue = np.zeros(len(keep), np.bool_)
-        for column, member in enumerate(self.members):
-            gone = places[~keep, column]
-            skipped[member] = gone[gone >= 0]
-            if len(skipped[member]):  # what was captured before a settled packet is late, whatever its time
-                overdue |= (places[:, column] >= 0) & (places[:, column] < skipped[member].max())
-        self._rounds.settle(full[keep])
-        time, flags = merged.time_ns[keep], merged.flags[keep]
-        if self._cut_ns != NEVER:
-            flags[(time < self._cut_ns - window.tolerance) | overdue[keep]] |= LATE
-        self._history.append(hashes[keep], time, holders[keep], self._asked())
-        self._cut_ns = max(self._cut_ns, cut_ns)
-        agreed = self._agreed_times(time, flags)
-        return Settled(hashes[keep], agreed, places[keep], flags, skipped, self._cut_ns)
+    def _taken(self, streams: list[Stream], which: Sequence[I64 | int]) -> list[I64]:
+        """Take packets from the live members' streams, as `Stream.take` does; their positions, by column."""
+        positions = [np.empty(0, np.int64)] * len(self.members)
+        for member, stream, own in zip(self._live, streams, which, strict=True):
+            positions[self.members.index(member)] = stream.take(own)
+        return positions
 
-    def _duplicates(
-        self, hashes: U64, time: I64, holders: U32, full: NDArray[np.bool_], tolerance: int
-    ) -> NDArray[np.bool_]:
-        """Which packets are late copies of settled ones that their holders lacked."""
-        duplicate = np.zeros(len(full), np.bool_)
-        if self._cut_ns != NEVER and len(time):
-            newest, err = self._carried_ns
-            if int(time.min()) - err <= newest:
-                tolerance = max(tolerance, err)
-            maybe = ~full | (time - tolerance <= self._orphaned_ns)
-            overdue = np.flatnonzero((time <= self._cut_ns + tolerance) & maybe)
-            late = hashes[overdue], time[overdue], holders[overdue]
-            claims = self._history.claim(*late, self._cut_ns, tolerance)
-            duplicate[overdue] = np.array(claims, np.int64) >= 0
-        return duplicate
+    def _by_member(self, holders: U32) -> U32:
+        """Bits of the live members' streams as bits of columns."""
+        columns = [self.members.index(member) for member in self._live]
+        if columns == list(range(len(columns))):
+            return holders
+        bits = [(holders >> np.uint32(i) & np.uint32(1)) << np.uint32(column) for i, column in enumerate(columns)]
+        return np.asarray(np.bitwise_or.reduce(bits), np.uint32)
 
-    def _agreed_times(self, time: I64, flags: U8) -> I64:
-        """Whole us, never decreasing; marks what had to be raised, and counts."""
-        natural = (time + self._shift_ns + 500) // 1000
-        agreed = np.maximum(natural, self._last_us)
-        flags[agreed > natural] |= CLAMPED
-        if len(agreed):
-            self._last_us = int(agreed[-1])
-        self.ambiguous += int(np.count_nonzero(flags & AMBIGUOUS))
-        self.late += int(np.count_nonzero(flags & LATE))
-        self.clamped += int(np.count_nonzero(flags & CLAMPED))
-        return agreed
+    def _settle(self, settled: Settled, tolerance: int) -> Settled:
+        self._rounds.settle(self._settler.settle(settled, self.members, self._asked(), tolerance))
+        return settled
 
 
 def _mean(times: Sequence[I64]) -> I64:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from ftnids.sync.settings import Timers
 
-UP, DOWN = 4, 16  # a slower trip moves the estimate by one part in four of the difference, a faster one in sixteen
+UP, DOWN = 4, 32  # a slower trip moves the estimate by one part in four of the difference, a faster one by one in 32
 LIGHT, HEAVY = 250, 500  # of 1000: a load that changes nothing, and one at which reports wait the longest
 
 
 def slow_trip_ns(before_ns: int, trip_ns: int) -> int:
-    """How long slow round trips take, after one more of them: about four in five are faster."""
+    """How long slow round trips take, after one more of them: about nine in ten are faster."""
     return before_ns + (trip_ns - before_ns) // (UP if trip_ns > before_ns else DOWN)
 
 

@@ -80,6 +80,11 @@ class Stream:
         """Reported packets that no decision has consumed."""
         return len(self.position) + sum(map(len, self._fresh)) + sum(map(len, self.behind))
 
+    @property
+    def state(self) -> tuple[int, ...]:
+        """Changes when something comes in, or goes out."""
+        return self.reported, self.watermark_ns, self.ended, len(self.position), len(self.behind)
+
     def tolerance_ns(self, count: int) -> int:
         """How far the times of the first `count` packets may err: by a clock learnt after them, or one that is old."""
         if count == 0:
@@ -181,6 +186,16 @@ class Stream:
             return summary.first_ns - 1
         return FOREVER if self.ended else self.watermark_ns
 
+    def take(self, which: I64 | int) -> I64:
+        """Drop packets from the front, by their indices or the first so many; their positions."""
+        if isinstance(which, int):
+            positions = self.position[:which]
+            self._keep(slice(which, None))
+        else:
+            positions = self.position[which]
+            self.consume(which)
+        return positions
+
     def consume(self, indices: I64) -> None:
         """Drop the packets at `indices` of the front, in any order."""
         count = len(indices)
@@ -190,8 +205,11 @@ class Stream:
         if int(indices.max()) >= count:  # no prefix: packets consumed out of turn leave holes
             keep = np.ones(len(self.position), np.bool_)
             keep[indices] = False
-        self.position, self.hash = self.position[keep], self.hash[keep]
-        self.time_ns, self.measured = self.time_ns[keep], self.measured[keep]
+        self._keep(keep)
+
+    def _keep(self, which: slice | NDArray[np.bool_]) -> None:
+        self.position, self.hash = self.position[which], self.hash[which]
+        self.time_ns, self.measured = self.time_ns[which], self.measured[which]
 
 
 def leading(equal: NDArray[np.bool_]) -> int:

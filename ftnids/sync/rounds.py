@@ -9,8 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ftnids.sync.messages import I64
-
 
 class Rounds:
     """Counts rounds of `k` settled packets, and desync levels up to `max_desync`."""
@@ -40,11 +38,10 @@ class Rounds:
         """Rounds so far, the one that is begun included."""
         return self._full + (self._open > 0)
 
-    def window(self, anchors: I64, length: int) -> None:
-        """Note a dirty window of `length` merged packets with anchors ending at the indices `anchors`."""
-        gaps = np.diff(np.concatenate([[-1], anchors, [length - 1]])) // self._k
-        self.desync_level = min(int(gaps[-1]), self._limit)
-        self.max_desync = max(self.max_desync, min(int(gaps.max()), self._limit))
+    def window(self, widest: int, behind: int) -> None:
+        """Note a dirty window: packets from one anchor to the next, at most, and behind the last one."""
+        self.desync_level = min(behind // self._k, self._limit)
+        self.max_desync = max(self.max_desync, min(widest // self._k, self._limit))
 
     def clean(self) -> None:
         """Note that all members' next packets are equal: the replicas are in step."""

@@ -1,6 +1,6 @@
 /*
  * merge.c: the aligner keeps its contract on any captures: every packet once, times that never decrease, equal hashes
- * in a row.  Whoever makes the traffic chooses which packets repeat, so few hash values and small steps are drawn.
+ * in a row; a look at the result finds each packet where it is.  Whoever makes the traffic chooses which packets repeat, so few hash values and small steps are drawn.
  *
  *   byte 0      bits 0-1 captures less 1, bits 2-3 tolerance, bits 4-5 reorder window, bit 6 places
  *   then        packets of 3 bytes: capture and hash, time step
@@ -55,6 +55,43 @@ static void check(const struct ftn_capture_view *views, struct side *sides, int 
             CHECK(sides[r].seen[i] == 1);
 }
 
+/* Looks at what was merged; all arrays are exactly as long as they must be. */
+static void survey(const struct ftn_capture_view *views, int captures, size_t rows, const int64_t *place,
+                   const int64_t *time, const struct ftn_limits *limits)
+{
+    struct ftn_surveyed seen[CAPTURES];
+    struct ftn_survey s = {.hash = malloc(rows * sizeof *s.hash), .holders = malloc(rows * sizeof *s.holders)};
+    const double knots[] = {0, 1e6, 3e6}, values[] = {-5, 1e3, 7};
+    const struct ftn_fit fit = {.origin = 1000000000, .drift = 1e-5, .reach = {0, 1e9},
+                                .knot_time = knots, .knot_value = values, .knots = 3};
+    s.first = malloc(rows * sizeof *s.first);
+    s.last = malloc(rows * sizeof *s.last);
+    for (int r = 0; r < captures; r++) {
+        const size_t n = views[r].count;
+        int64_t *time_of = malloc(n * sizeof *time_of), *position = malloc(n * sizeof *position);
+        if (n)
+            ftn_correct(&fit, views[r].time, n, time_of);
+        for (size_t i = 0; i < n; i++) {
+            CHECK(i == 0 || time_of[i - 1] <= time_of[i]);
+            position[i] = (int64_t)(i + i / 9);
+        }
+        seen[r] = (struct ftn_surveyed){views[r].hash, time_of, position};
+        s.index[r] = malloc(n * sizeof *s.index[r]);
+    }
+    CHECK(ftn_survey(seen, captures, place, time, rows, limits, &s) == 0);
+    CHECK(s.anchored <= (int64_t)rows && s.widest <= (int64_t)rows && s.behind <= s.widest);
+    for (int r = 0; r < captures; r++) {
+        CHECK(s.held[r] == views[r].count);
+        free((void *)(uintptr_t)seen[r].time);
+        free((void *)(uintptr_t)seen[r].position);
+        free(s.index[r]);
+    }
+    free(s.hash);
+    free(s.holders);
+    free(s.first);
+    free(s.last);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const size_t packets = size ? (size - 1) / 3 : 0;
@@ -85,6 +122,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ftn_merge(views, captures, SPANS[data[0] >> 4 & 3], data[0] & 0x40 ? 64 : 2, place, time, flags);
     CHECK(count >= 0 && count <= (ptrdiff_t)packets);
     check(views, sides, captures, count, place, time);
+    const struct ftn_limits limits = {SPANS[data[0] >> 2 & 3], SPANS[data[0] >> 4 & 3], 1 + data[0] % 9};
+    survey(views, captures, (size_t)count, place, time, &limits);
     for (int r = 0; r < captures; r++) {
         free(sides[r].hash);
         free(sides[r].time);

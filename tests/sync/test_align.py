@@ -25,10 +25,10 @@ def _python(*arguments: object) -> align.Merged:
 
 
 def _c(*arguments: object) -> align.Merged:
-    kernel = kernels.built()
-    if kernel is None:
-        pytest.skip("the C kernel is not built")
-    return align.Merged(*kernel(*arguments))  # type: ignore[arg-type]
+    native = kernels.built()
+    if native is None:
+        pytest.skip("the C kernels are not built")
+    return align.Merged(*native.merge(*arguments))  # type: ignore[arg-type]
 
 
 both = pytest.mark.parametrize("merge", [_python, _c])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftnids import limits
+from ftnids.core import aligner as kernels
 from ftnids.sync import clocks
 from ftnids.sync.clocks import Clock, common
 from ftnids.sync.messages import I64
@@ -220,3 +221,34 @@ def test_a_clock_that_is_set_forgets_its_knots() -> None:
     assert clock.offset_ns(10**9) == 77
     clock.learn(times[:100], times[:100] + 80)
     assert clock.offset_ns(0) == pytest.approx(80, abs=10)
+
+
+@pytest.mark.skipif(kernels.built() is None, reason="the C kernels are not built")
+@given(
+    st.integers(0, 1_000),
+    st.sampled_from([10, 300, 3_000]),
+    st.sampled_from([S // 10, 5 * S]),
+    st.lists(st.integers(-20 * S, 20 * S), max_size=50),
+)
+def test_both_kernels_correct_alike(seed: int, count: int, span_ns: int, asked: list[int]) -> None:
+    clock = Clock()
+    member, reference = pairs(seed, count, span_ns, ppm=30)
+    clock.learn(member, reference)
+    times = np.sort(np.concatenate([np.array(asked, np.int64) + START, member[::7]]))
+    with pytest.MonkeyPatch.context() as patch:
+        found = []
+        for kernel in ("c", "python"):
+            patch.setenv("FTNIDS_IMPL", kernel)
+            found.append(clock.correct(times).tolist())
+    assert found[0] == found[1]
+
+
+def test_of_many_samples_a_few_are_kept_however_long_they_reach() -> None:
+    clock = Clock()
+    for first in range(10):
+        member, reference = pairs(first, 20_000, S)
+        clock.learn(member + first * S, reference + first * S)
+    assert len(clock._t) < 4 * clocks.THIN_LEAVES
+    assert np.ptp(clock._t) > 8 * S
+    assert clock.known_before(member + 9 * S) == 20_000
+    assert clock.known_before(member + 10 * S) == 0

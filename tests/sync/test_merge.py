@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftnids.sync.merge import Merger, Settings, Settled
+from ftnids.sync.merge import Merger, Settings
 from ftnids.sync.messages import I64, U64, Flag
+from ftnids.sync.settle import Settled
 from ftnids.sync.summaries import cluster_hash
 from tests.sync.captures import US, Link, links, make_link
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from ftnids.sync.actions import Publish, Store
 from ftnids.sync.member import RECOVERED, Member
-from ftnids.sync.merge import Merger, Settings, Settled
+from ftnids.sync.merge import Merger, Settings
 from ftnids.sync.messages import Bytes, Decision, View
 from ftnids.sync.settings import Settings as MemberSettings
+from ftnids.sync.settle import Settled
 from ftnids.sync.summaries import cluster_hash
 
 MS = 1_000_000  # ns; packet n of the link comes at n ms
