@@ -3,11 +3,12 @@
     with Hub(folder, trace, ids="suricata") as hub:
         hub.up(loss=0.01)                                # all replicas, without an IDS unless asked
         with hub.listening(tcpdump(hub)) as listener:    # at a port of its own
-            with hub.sending(100_000) as traffic:
-                before = hub.sample()
-                time.sleep(2)
-                used = hub.sample() - before
+            step = hub.play(100_000, seconds=2.0)
+        print(step.missing, step.used[0].ns("r0"), listener.drops)
         hub.down()
+
+`play` knows by the replicas' drop generators what each should have captured, and by their rings what it did, what it
+agreed on and what it fed.  `sending`, `sample` and `await_quiet` are its parts.
 
 Replicas talk over the lab's sync network, with CURVE, and write no alerts.  All runs on this machine, and the hub is
 the kernel's work: its copies for each port, up to the buffers that the sensors map, are made while the *generator*
@@ -22,16 +23,20 @@ import contextlib
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import psutil
+from numpy.typing import NDArray
 
-from ftnids.core import Ring
+from ftnids.core import RandomDrop, Ring
 from ftnids.errors import FtnidsError
 from ftnids.lab import netns, steady
 from ftnids.lab.netns import CAPTURE, TAP
@@ -45,7 +50,10 @@ SNAPLEN: Final = 2_048  # the lab's ports take longer frames than a link does: a
 BUFFER_MB: Final = 64  # of each capture in the kernel, a replica's default
 READY_S: Final = 20.0
 QUIET_S: Final = 0.2  # without a new packet: all that was sent has arrived
+WARM_S: Final = 0.5  # of traffic before it is measured
 END_S: Final = 15.0
+SEEN: Final = "captured", "injected_drops"
+MAIN, ZEROMQ, CAPTURING = PARTS = "main loop", "ZeroMQ", "capture"  # of a replica's threads
 DUMP: Final = Path(__file__).resolve().parent / "native" / "dump.c"
 SURICATA: Final = """%YAML 1.1
 ---
@@ -65,25 +73,56 @@ af-packet:
 
 @dataclass(frozen=True)
 class Sample:
-    """Time, processor seconds of each process, and frames at each sensor's port; or what passed between two."""
+    """Time, processor time of each process, and frames at each sensor's port; or what passed between two.
+
+    Processes: `r0`, its threads as `r0 main loop`, `r0 ZeroMQ` and `r0 capture` (with the feed's), `r0 ids`,
+    `generator`, and the listener by its program's name.
+    """
 
     at: float
-    cpu: dict[str, float]  # r0, `r0 ids`, generator, the listener's name
+    cpu: dict[str, float]  # seconds, user and system
+    wakes: dict[str, int]  # times that the scheduler put a thread on a core
     frames: dict[str, int]  # r0, tap
 
     def __sub__(self, before: Sample) -> Sample:
         cpu = {name: used - before.cpu.get(name, 0.0) for name, used in self.cpu.items()}
+        wakes = {name: count - before.wakes.get(name, 0) for name, count in self.wakes.items()}
         frames = {name: count - before.frames[name] for name, count in self.frames.items()}
-        return Sample(self.at - before.at, cpu, frames)
+        return Sample(self.at - before.at, cpu, wakes, frames)
 
     def ns(self, name: str) -> float:
         """Processor time of a process per frame of the link, in ns."""
         return self.cpu[name] / max(min(self.frames.values()), 1) * 1e9
 
+    def share(self, name: str) -> float:
+        """Processor time of a process, as a share of a core."""
+        return self.cpu[name] / self.at
+
+    def wakes_s(self, name: str) -> float:
+        """How often a second the scheduler put one of its threads on a core."""
+        return self.wakes[name] / self.at
+
     @property
     def rate(self) -> float:
         """Frames/s on the link."""
         return min(self.frames.values()) / self.at
+
+
+@dataclass(frozen=True)
+class Step:
+    """Traffic at one rate for a while, and what became of it."""
+
+    sent: int
+    used: list[Sample]  # in the time in which it flowed, by turns
+    dropped: dict[str, int]  # by each replica's kernel or full ring
+    missing: int  # packets that any replica captured and that are not in all agreed streams
+    extra: int  # packets that are in one more often
+    behind_s: float  # from the end of the traffic until the last packet was agreed on, and fed
+
+    @property
+    def rate(self) -> float:
+        """Packets/s on the link while it flowed."""
+        return statistics.median(one.rate for one in self.used)
 
 
 @dataclass(frozen=True)
@@ -152,6 +191,8 @@ class Hub(Stage):
 
         super().__init__(Options(out=out, replicas=replicas, pcap=trace, ids=ids, netns=True), change)
         self.rings: dict[str, Ring] = {}
+        self._views: dict[str, Any] = {}
+        self._seen: dict[str, int] = {}  # packets that each replica's drop generator has decided on
         self._sender: Traffic | None = None
         self._listener: Listener | None = None
 
@@ -166,6 +207,8 @@ class Hub(Stage):
         self.start(*self.options.names)
         self.together(*self.options.names)
         self.rings = {name: Ring.attach(self.ring(name)) for name in self.options.names}
+        self._seen = dict.fromkeys(self.rings, 0)
+        self._views = {name: self.status(name)["view"] for name in self.rings}
 
     def down(self) -> None:
         """End all replicas, those by force that do not by themselves."""
@@ -179,10 +222,21 @@ class Hub(Stage):
         for name in self.live[:]:
             self.kill(name)
 
+    def whole(self) -> bool:
+        """Whether the set is still the one that came `up`: nobody has ended, left or come back."""
+        try:
+            return {name: one["view"] for name, one in self.settled(time.time(), END_S).items()} == self._views
+        except FtnidsError:
+            return False
+
     def settled(self, since: float, seconds: float = READY_S) -> dict[str, dict[str, Any]]:
         """The status of each replica, written after `since` (seconds since the epoch)."""
         names = self.live
-        wait_until(lambda: all(self.status(one)["time"] > since for one in names), seconds, "a status of each replica")
+
+        def written() -> bool:
+            return all(self._checked(name) and self.status(name)["time"] > since for name in names)
+
+        wait_until(written, seconds, "a status of each replica")
         return {name: self.status(name) for name in names}
 
     def await_quiet(self, seconds: float = END_S) -> float:
@@ -224,6 +278,38 @@ class Hub(Stage):
     def _sender_over(self) -> bool:
         return self._sender is None or self._sender.over
 
+    def play(self, pps: int, seconds: float, turns: int = 1, trace: Path | None = None) -> Step:
+        """Send at a rate for a while, in turns that are measured one by one; wait until all is agreed on and fed."""
+        before = dict(zip(self.rings, self._progress(), strict=True))
+        used: list[Sample] = []
+        with self.sending(pps, trace):
+            time.sleep(WARM_S)
+            for _ in range(turns):
+                first = self.sample()
+                time.sleep(seconds / turns)
+                used.append(self.sample() - first)
+        ended = time.time()
+        behind_s = max(self.await_quiet() - ended, 0.0)
+        after = dict(zip(self.rings, self._progress(), strict=True))
+        grown = {name: np.subtract(after[name], before[name]) for name in self.rings}
+        kept = {name: self._kept(name) for name in self.rings}
+        dropped = {name: int(kept[name].sum() - grown[name][0]) for name in self.rings}
+        union = int(np.logical_or.reduce(list(kept.values())).sum()) if kept else 0
+        over = [int(stable) - union for _, stable, _ in grown.values()]
+        if any(dropped.values()):  # drop generators do not see what a kernel drops
+            with contextlib.suppress(FtnidsError):  # a replica has failed: `whole` tells
+                status = self.settled(time.time())
+                self._seen = {n: sum(int(one["counters"][key]) for key in SEEN) for n, one in status.items()}
+        else:
+            self._seen = {name: seen + self.sent for name, seen in self._seen.items()}
+        return Step(self.sent, used, dropped, max(0, -min(over, default=0)), max(0, *over, 0), behind_s)
+
+    def _kept(self, name: str) -> NDArray[np.bool_]:
+        """Of the packets that were just sent, those that a replica's drop generator lets it capture."""
+        loss, seed = (self.tables[name]["capture"]["drop"][key] for key in ("loss", "seed"))
+        decided = RandomDrop(loss, 1.0, seed).decide(self._seen[name] + self.sent)
+        return ~np.asarray(decided[self._seen[name] :], bool)
+
     # -- what else listens -----------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -245,17 +331,21 @@ class Hub(Stage):
 
     def sample(self) -> Sample:
         """The processes' times and the ports' frames, now."""
-        pids = {name: self.pid(name) for name in self.live}
+        pids = {name: [self.pid(name)] for name in self.live}
+        pids |= {f"{name} ids": _descendants(self.pid(name)) for name in self.live}
         if self._sender is not None:
-            pids["generator"] = self._sender.pids[0]
+            pids["generator"] = self._sender.pids
         if self._listener is not None:
-            pids[self._listener.program.name] = self._listener.child.process.pid
-        frames, cpu = self._frames(), {name: processor_s(pid) for name, pid in pids.items()}
-        at = time.monotonic()
-        for name in self.live:  # an IDS is a child of its replica
-            if children := psutil.Process(pids[name]).children(recursive=True):
-                cpu[f"{name} ids"] = sum(processor_s(child.pid) for child in children)
-        return Sample(at, cpu, frames)
+            pids[self._listener.program.name] = [self._listener.child.process.pid]
+        cpu: dict[str, float] = defaultdict(float)
+        wakes: dict[str, int] = defaultdict(int)
+        frames, at = self._frames(), time.monotonic()
+        for name, numbers in pids.items():
+            for role, seconds, count in (one for pid in numbers for one in threads(pid)):
+                for key in {name, f"{name} {role}"} if name in self.live else {name}:
+                    cpu[key] += seconds
+                    wakes[key] += count
+        return Sample(at, cpu, wakes, frames)
 
     def _frames(self) -> dict[str, int]:
         """Frames that have come to each sensor's port, whether anybody captures there or not."""
@@ -267,13 +357,18 @@ class Hub(Stage):
         return found
 
 
-def processor_s(pid: int) -> float:
-    """Processor seconds of a process, user and system, of all its threads that live, by the scheduler's nanoseconds."""
-    total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            total += int((task / "schedstat").read_text().split()[0])
-    return total / 1e9
+def _descendants(pid: int) -> list[int]:
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def threads(pid: int) -> Iterator[tuple[str, float, int]]:
+    """Role in a replica, processor seconds and times on a core of each thread of a process, by the scheduler."""
+    with contextlib.suppress(OSError):  # the process or a thread ends meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            name = (task / "comm").read_text()
+            role = MAIN if int(task.name) == pid else ZEROMQ if name.startswith("ZMQ") else CAPTURING
+            ran_ns, _, count = (task / "schedstat").read_text().split()
+            yield role, int(ran_ns) / 1e9, int(count)
 
 
 def tcpdump(hub: Hub) -> Program:
