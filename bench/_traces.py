@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+CRAFTED = 125  # bytes of the paper's packets: 50,000 of them take a second at 50 Mbit/s
 IMIX = ((64, 7), (594, 4), (1514, 1))  # frame lengths, shares
 HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
 START_US = 1_700_000_000_000_000
@@ -32,14 +34,28 @@ def write_small(path: Path, packets: int, *, rate: float = 100_000.0, seed: int 
     _write(path, np.full(packets, 64), np.random.default_rng(seed), rate)
 
 
+def write_crafted(path: Path, packets: int, *, rate: float = 50_000.0, seed: int = 1) -> None:
+    """Write the paper's crafted UDP packets (section 5), of one size and with a counter, so that none repeats."""
+    _write(path, np.full(packets, CRAFTED), np.random.default_rng(seed), rate)
+
+
 def write_imix(path: Path, packets: int, *, rate: float = 100_000.0, seed: int = 1) -> None:
     """Write `packets` UDP frames of the IMIX lengths to `path`, no two alike, at about `rate` packets/s."""
     rng = np.random.default_rng(seed)
     _write(path, rng.permutation(np.resize(np.repeat([s for s, _ in IMIX], [n for _, n in IMIX]), packets)), rng, rate)
 
 
+def write_bursts(path: Path, bursts: Sequence[int], *, rate: float, every_s: float) -> None:
+    """Write crafted packets in bursts of so many, at `rate` packets/s within a burst, one every so many seconds."""
+    times = [number * every_s * 1e6 + np.arange(packets) * 1e6 / rate for number, packets in enumerate(bursts)]
+    _write_at(path, np.full(sum(bursts), CRAFTED), START_US + np.concatenate(times).astype(np.int64))
+
+
 def _write(path: Path, sizes: NDArray[np.int64], rng: np.random.Generator, rate: float) -> None:
-    times = START_US + np.cumsum(rng.exponential(1e6 / rate, len(sizes))).astype(np.int64)
+    _write_at(path, sizes, START_US + np.cumsum(rng.exponential(1e6 / rate, len(sizes))).astype(np.int64))
+
+
+def _write_at(path: Path, sizes: NDArray[np.int64], times: NDArray[np.int64]) -> None:
     with path.open("wb") as out:
         out.write(HEADER)
         for first in range(0, len(sizes), CHUNK):

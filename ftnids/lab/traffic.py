@@ -88,6 +88,11 @@ class Traffic:
             child.signal(signal.SIGTERM)
 
     @property
+    def pids(self) -> list[int]:
+        """The processes that send."""
+        return [child.process.pid for child in self._sending]
+
+    @property
     def over(self) -> bool:
         """Whether all has been sent.  FtnidsError when a sender failed."""
         for child in self._sending:
