@@ -213,6 +213,7 @@ class Replica:
             self.engine.end_of_stream()
         self.engine.fed(self.ring.fed)
         self.engine.filled(self.ring.fill)
+        self.engine.quiet = self.thread.quiet
         self.engine.tick(self._now_ns())
         self._carry_out()
         self._look_after(time.monotonic())

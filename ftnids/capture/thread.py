@@ -18,7 +18,7 @@ class CaptureThread:
     """Drives `Capture.run`.  The thread is in C, without the GIL, but for a moment every CAPTURE_RUN_MS.
 
     `wake` is called, on this thread, when there is something that the main loop should not sleep through: the end,
-    or a whole batch of packets.  The counters live on after the end.
+    a whole batch of packets, or the first one after a quiet time.  The counters live on after the end.
     """
 
     def __init__(self, capture: Capture, ring: Ring, wake: Callable[[], None] = lambda: None) -> None:
@@ -28,6 +28,7 @@ class CaptureThread:
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._error: FtnidsError | None = None
         self._started = self._finished = False
+        self.quiet = False  # nothing has come for CAPTURE_RUN_MS, and the next packet calls `wake`
         self._warned = ""
 
     def start(self) -> None:
@@ -84,11 +85,13 @@ class CaptureThread:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                put = self._capture.run(self._ring, limits.CAPTURE_RUN_PACKETS, limits.CAPTURE_RUN_MS)
+                most = 1 if self.quiet else limits.CAPTURE_RUN_PACKETS
+                put = self._capture.run(self._ring, most, limits.CAPTURE_RUN_MS)
                 self._note_warning()
+                self.quiet = put == 0
                 if put < 0:
                     break
-                if put == limits.CAPTURE_RUN_PACKETS:
+                if put == most:
                     self._wake()
         except FtnidsError as error:
             self._error = error

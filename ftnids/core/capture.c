@@ -4,14 +4,18 @@
 #include <stdio.h>
 #include <time.h>
 
-#define TICK_NS 1000000      /* longest sleep: how stale a quiet link's watermark may be */
+#define TICK_NS 1000000      /* longest sleep: how stale a link's watermark may be ... */
+#define QUIET_TICK_NS 5000000 /* ... and a quiet one's */
+#define QUIET_NS 50000000    /* without a packet a link is quiet */
+#define GATHER_NS 1000000    /* on a busy link packets gather in the kernel's buffer for so long ... */
+#define MANY 256             /* ... unless so many had come */
 #define FULL_NS 200000       /* between two looks at a full ring */
 #define STATS_NS 100000000   /* between two looks at the kernel's counters */
 #define MAX_SECONDS 9000000000 /* later stamps would not fit in 63 bits of ns; they are cut to this */
 #define BATCH 65536
 
 /* What became of the pending packet. */
-enum fate { DONE, WAITING, NOT_DUE, FULL };
+enum fate { DONE, WAITING, GATHER, NOT_DUE, FULL };
 
 int64_t ftn_monotonic_ns(void)
 {
@@ -204,7 +208,9 @@ static enum fate read_live(struct ftn_capture *c, int count)
     }
     if (got > 0) {
         raise_watermark(c, c->last_ns);
-        return DONE;
+        const bool busy = got < MANY && got < count && before - c->got_ns < 2 * GATHER_NS;
+        c->got_ns = before;
+        return busy ? GATHER : DONE;
     }
     c->clock.straddling = false;
     raise_watermark(c, c->now_ns - c->guard_ns + c->skew.offset_ns); /* jitter only makes later what is to come */
@@ -214,8 +220,13 @@ static enum fate read_live(struct ftn_capture *c, int count)
 /* Sleep until there may be something to do; `left` ns at most. */
 static void wait_for(struct ftn_capture *c, enum fate fate, int64_t left)
 {
+    if (fate == GATHER) { /* to be woken for each packet would cost more than the packet */
+        sleep_ns(least(left, GATHER_NS));
+        return;
+    }
     if (fate == WAITING) {
-        const int64_t ns = least(left, TICK_NS);
+        const bool quiet = ftn_monotonic_ns() - c->got_ns > QUIET_NS;
+        const int64_t ns = least(left, quiet ? QUIET_TICK_NS : TICK_NS);
         const struct timespec wait = {.tv_nsec = (long)ns};
         struct pollfd one = {.fd = c->fd, .events = POLLIN};
         ppoll(&one, 1, &wait, NULL);

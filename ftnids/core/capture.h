@@ -27,6 +27,7 @@ struct ftn_capture {
     uint32_t linktype, snaplen;
     int64_t tick_ns; /* unit of libpcap's fraction of a second */
     int64_t guard_ns; /* a live packet may show up this long after its stamp */
+    int64_t got_ns;   /* when the last live packets were read, monotonic */
 
     struct ftn_clock clock;
     struct ftn_skew skew;

@@ -21,7 +21,7 @@ from ftnids.sync.reporter import FULL
 from ftnids.sync.settings import Settings, Stream
 from ftnids.sync.settle import Settled
 
-NEVER = np.iinfo(np.int64).min
+NEVER, FOREVER = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
 NO_TIME = -(1 << 62)  # in an INSTALL: nothing was decided in the lineage
 ROUNDS_A_TICK = 8  # settled blocks per tick; more wait for the next, so that messages are read in between
 
@@ -51,6 +51,8 @@ class Coordinator:
         self._ends: set[int] = set()
         self._ahead: dict[int, dict[tuple[int, int], Report]] = {m: {} for m in members}  # that overtook others
         self._asked_ns: dict[tuple[int, int], int] = {}
+        self._heard_ns = dict.fromkeys(members, NEVER // 2)  # when each reported, or was asked to
+        self._bare = dict.fromkeys(members, True)  # whether it had nothing to report then
         self._mask = sum(1 << m for m in members)
         self._new = False
         self.unfinished = False  # more could be decided at once
@@ -103,6 +105,8 @@ class Coordinator:
         self._mask = sum(1 << m for m in members)
         self._ahead = {m: {} for m in members}
         self._asked_ns = {}
+        self._heard_ns = {m: self._heard_ns.get(m, NEVER // 2) for m in members}
+        self._bare = {m: self._bare.get(m, True) for m in members}
         self._new = True
 
     def reported(self) -> dict[int, int]:
@@ -111,9 +115,10 @@ class Coordinator:
 
     # -- what comes in -----------------------------------------------------------------------
 
-    def report(self, report: Report) -> None:
+    def report(self, report: Report, now_ns: int) -> None:
         """Take in another member's report; one that comes early waits, one that finds no room is not taken."""
         member = report.sender
+        self._heard_ns[member], self._bare[member] = now_ns, len(report.hash) + len(report.cluster) == 0
         merger, ahead = self.merger, self._ahead[report.sender]
         merger.place(member, report.start)
         if report.position > merger.reported(member):
@@ -200,9 +205,38 @@ class Coordinator:
             made.append(self._blank(ends=True))
         return made
 
+    @property
+    def pending(self) -> bool:
+        """Whether packets wait to be decided."""
+        return any(self.merger.pending(m) for m in self.members)
+
+    def late_ns(self, interval_ns: int) -> int:
+        """When the first of the members whose watermark is waited for has been silent for too long.
+
+        One with packets reports every `interval_ns`; one that had none to report may be fast asleep.
+        """
+        if not self.pending:
+            return FOREVER
+        others = (m for m in self.members if m != self._settings.me and m not in self._ends)
+        shortest = self._settings.timers.report
+        return min((self._heard_ns[m] + (shortest if self._bare[m] else interval_ns) for m in others), default=FOREVER)
+
+    def asks(self, now_ns: int, interval_ns: int) -> list[tuple[int, Fetch]]:
+        """Requests to members that have been silent for too long: what their watermark is."""
+        requests: list[tuple[int, Fetch]] = []
+        if self.late_ns(interval_ns) > now_ns:
+            return requests
+        me, incarnation = self._settings.me, self._settings.incarnation
+        for m in self.members:
+            due = self._heard_ns[m] + (self._settings.timers.report if self._bare[m] else interval_ns)
+            if m != me and m not in self._ends and due <= now_ns:
+                self._heard_ns[m], self._bare[m] = now_ns, True
+                requests.append((m, Fetch(me, incarnation, self.view, position=self.merger.reported(m))))
+        return requests
+
     def wanted(self, now_ns: int) -> list[tuple[int, Fetch]]:
         """Requests for the packet hashes behind summaries that differ."""
-        requests = []
+        requests: list[tuple[int, Fetch]] = []
         wanted = self.merger.wanted()
         self._asked_ns = {key: at for key, at in self._asked_ns.items() if any(w[:2] == key for w in wanted)}
         for member, position, count in wanted:

@@ -78,6 +78,7 @@ class Engine:
         self.gone = False  # this replica has left the view, as `leave` asked
         self._counts = dict.fromkeys(LIMITS, 0)  # of views and roles that are over
         self._said: set[str] = set()  # counters whose limit was reported
+        self.quiet = False  # nothing is captured, and `tick` is called when something is
         self._fill, self._load = 0.0, 0
         self._leaving = False
         self._drained: int | None = None  # when this is stable everywhere, so is all that was captured here
@@ -150,12 +151,14 @@ class Engine:
             case Bytes():
                 member.offered(message)
             case Report() if self.coordinator:
-                self.coordinator.report(message)
+                self.coordinator.report(message, now_ns)
             case Nack() if self.coordinator:
                 asked = (d for d in member.log_from(message.first) if d.number < message.last)
                 self._out.extend(Send(message.sender, decision) for decision in asked)
             case Fetch() if len(message.seq):
                 member.fetch(message)
+            case Fetch() if self.reporter and message.count == 0:
+                self.reporter.asked = True
             case Fetch() if self.reporter:
                 detail = self.reporter.detail(self.view, message.position, message.count, now_ns)
                 if detail is not None:
@@ -260,7 +263,7 @@ class Engine:
             self.coordinator.own(now_ns, self._interval_ns(), ended=self._ended)
             self._decide(self.coordinator, member, now_ns)
             reported = self.coordinator.reported()
-        elif self.reporter:
+        elif self.reporter and not (self.quiet and self.reporter.silent()):
             for report in self.reporter.reports(self.view, now_ns, self._interval_ns(), member.consumed.base):
                 self._out.append(Send(self.view.coordinator, report))
         member.advance(now_ns)
@@ -301,7 +304,7 @@ class Engine:
             for other in self.members:
                 if other != self.settings.me:
                     self._out.append(Send(other, decision))
-        for other, fetch in coordinator.wanted(now_ns):
+        for other, fetch in [*coordinator.wanted(now_ns), *coordinator.asks(now_ns, self._interval_ns())]:
             self._out.append(Send(other, fetch))
 
     def deadline_ns(self) -> int:
@@ -309,9 +312,24 @@ class Engine:
         beat = self._beat_ns + self.settings.timers.heartbeat
         if self.member is None or self.member.frozen:
             return min(beat, self._ticked_ns + 10 * MS)
-        if self.coordinator and self.coordinator.unfinished:
+        if self._idle(self.member):
+            return beat
+        interval = self._interval_ns()
+        if self.reporter:
+            return min(beat, self.reporter.last_ns + interval)
+        assert self.coordinator
+        if self.coordinator.unfinished:
             return self._ticked_ns
-        return min(beat, (self.reporter.last_ns if self.reporter else self._ticked_ns) + self._interval_ns())
+        return min(beat, self._ticked_ns + interval, self.coordinator.late_ns(interval))
+
+    def _idle(self, member: Member) -> bool:
+        """Whether nothing is under way; heartbeats go on."""
+        if not self.quiet or self._ended or member.stable < member.window.end:
+            return False
+        if self.reporter:
+            return self.reporter.silent()
+        assert self.coordinator
+        return not self.coordinator.pending and self.coordinator.merger.reported(self.settings.me) == self._stream.head
 
     def _interval_ns(self) -> int:
         """The time between reports: to the coordinator, or of those who report here."""

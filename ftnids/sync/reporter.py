@@ -79,6 +79,7 @@ class Reporter:
         self._silent = 0  # acknowledgements without progress
         self._counted = start  # packets below are in the rate
         self._ended = False
+        self.asked = False  # the coordinator waits for this member's watermark
         self.reporting_waits = 0  # reports that were shorter than what was there
 
     @property
@@ -99,8 +100,13 @@ class Reporter:
         """The capture stream ends; the last report says so."""
         self._ended = True
 
+    def silent(self) -> bool:
+        """Whether there is nothing to report but how late it is, for which nobody asked."""
+        nothing = self._stream.head == self.sent == self.heard
+        return nothing and not self.asked and not self._ended
+
     def reports(self, view: View, now_ns: int, interval_ns: int, consumed: int) -> list[Report]:
-        """The reports due at `now_ns`, one interval after the last ones or when there is much to report.
+        """The reports due at `now_ns`, one interval after the last ones or when there is much to report, or at once.
 
         `consumed` is the lowest position that no decision consumed.
         """
@@ -109,8 +115,9 @@ class Reporter:
         if consumed > self.heard:  # what is decided was heard, whatever became of its acknowledgement
             self.acknowledged(consumed, now_ns)
         self._go_back(now_ns)
-        if head - self.sent < FULL and now_ns < self.last_ns + interval_ns:
+        if head - self.sent < FULL and now_ns < self.last_ns + interval_ns and not self.asked:
             return []
+        self.asked = False
         self.last_ns = now_ns
         self.rate.reported(max(self.sent - self._counted, 0), now_ns)
         self._counted = max(self._counted, self.sent)

@@ -40,6 +40,15 @@ class SimulatedStream:
         self.head = max(self.head, reached)
         self.watermark_ns = max(self.watermark_ns, local_ns)
 
+    @property
+    def next_ns(self) -> int:
+        """When the next packet is captured."""
+        return int(self._times[self.head]) if self.head < len(self._times) else FOREVER // 2
+
+    def quiet_ns(self, local_ns: int) -> int:
+        """For how long nothing has been captured."""
+        return local_ns - int(self._times[self.head - 1]) if self.head else FOREVER
+
     def hashes(self, first: int, last: int) -> U64:
         """Hashes of positions [first, last)."""
         assert self.tail <= first <= last <= self.head, "the engine reads a freed or unpublished position"

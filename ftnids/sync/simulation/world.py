@@ -19,6 +19,7 @@ from functools import partial
 
 import numpy as np
 
+from ftnids import limits
 from ftnids.sync.actions import (
     Action,
     Change,
@@ -44,6 +45,7 @@ from ftnids.sync.simulation.traffic import Link, kept, lateness, traffic
 from ftnids.sync.simulation.weather import US, Fault, Weather, draw
 
 EPOCH = 1_700_000_000_000_000_000
+DROWSY = limits.CAPTURE_RUN_MS * MS  # nothing captured for so long: a quiet link
 TURN = 100 * US  # a replica reads its messages so often, all that are there
 LOOK = 10 * MS  # how often the world looks whether everybody is back
 QUIET = 30 * MS  # from the last packet or fault to the end of the captures, at least
@@ -269,10 +271,14 @@ class Simulation:
             return
         self._capture(x, local)
         x.engine.filled((x.stream.head - x.stream.tail) / self.weather.slots)
+        x.engine.quiet = x.stream.quiet_ns(local - self.weather.jitter) >= DROWSY
         x.engine.tick(local)
         self._carry_out(x)
         self._note_clock(x)
         due = self.now + max(x.engine.deadline_ns() - local, TURN)
+        if x.engine.quiet:  # the next packet wakes it, once the capture thread sees it
+            wakes = max(x.stuck_until, self.now + x.stream.next_ns + self.weather.jitter - local)
+            due = min(due, max(wakes, self.now + TURN))
         if self.weather.stall and self._rng.random() < 0.002:
             x.stalled_until = due = self.now + int(self._rng.integers(0, self.weather.stall))
         if not x.dead:
