@@ -23,6 +23,7 @@ MIN_CAPTURE_BUFFER: Final = 1 << 16  # bytes of kernel buffer [capture.buffer_mb
 MAX_CAPTURE_BUFFER: Final = (1 << 31) - 1  # libpcap takes a C int
 KERNEL_PACKETS: Final = 8_192  # a kernel buffer that holds fewer is warned of: 80 ms of 100,000 packets/s
 CAPTURE_GUARD_NS: Final = 100_000  # a packet may show up this long after its stamp; a live watermark stays behind by it
+CAPTURE_STALE_NS: Final = 3_000_000  # a watermark that old is brought up to now when packets wait for it
 CAPTURE_HOLD_NS: Final = 20_000_000  # the same where libpcap itself holds packets back: without immediate mode
 CAPTURE_RUN_PACKETS: Final = 65_536  # packets in one run of the capture thread
 CAPTURE_RUN_MS: Final = 50  # and its length: how long stopping may take

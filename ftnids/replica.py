@@ -47,6 +47,7 @@ from snort_adapter.launchers import launcher
 
 EPOCH_NS: Final = time.time_ns() - time.monotonic_ns()
 WAIT_S: Final = 0.02  # the main loop looks around at least that often
+STATUS: Final = "status.json"  # in the log directory
 STATUS_S: Final = 1.0
 ALERTS_S: Final = 0.05
 FINISH_S: Final = 120.0  # after the end of the stream: for the IDS to end and the alerts to leave
@@ -90,7 +91,8 @@ class Replica:
         self._status_at = self._alerts_at = self._waited_s = 0.0
         self._delay = DelayMeter()
         self._identifiers: dict[int, Identifier] = {}  # by run of the IDS
-        self._limiter = log.Limiter()
+        self._limiter, self._status_limiter = log.Limiter(), log.Limiter()  # the status is written on another thread
+        self._status = snapshot.Writer(config.replica.log_dir / STATUS, self._status_not_written)
         with ExitStack() as undo:
             self._open(undo, capture)
             undo.pop_all()
@@ -214,6 +216,8 @@ class Replica:
         self.engine.fed(self.ring.fed)
         self.engine.filled(self.ring.fill)
         self.engine.quiet = self.thread.quiet
+        if self.engine.waits:
+            self.thread.look()
         self.engine.tick(self._now_ns())
         self._carry_out()
         self._look_after(time.monotonic())
@@ -326,7 +330,7 @@ class Replica:
             self._status_at = now
             if self.ids is not None:
                 self.desk.muted(self.ids.log_fails())
-            self._write_status()
+            self._status.put(self._snapshot(""))
 
     def _alerts(self) -> None:
         now, fed, ended = time.monotonic_ns(), self.ring.fed, True
@@ -385,12 +389,10 @@ class Replica:
         while time.monotonic() < until and not self.engine.all_stable():
             self._turn()
 
-    def _write_status(self, state: str = "") -> None:
-        path = self.config.replica.log_dir / "status.json"
-        try:
-            snapshot.write(path, self._snapshot(state))
-        except OSError as error:  # packets go on without it
-            self._limiter.log(self._log, "error", "status", "status_not_written", file=str(path), reason=error.strerror)
+    def _status_not_written(self, error: OSError) -> None:
+        file = str(self.config.replica.log_dir / STATUS)
+        limiter, reason = self._status_limiter, error.strerror
+        limiter.log(self._log, "error", "status", "status_not_written", file=file, reason=reason)
 
     def _snapshot(self, state: str) -> snapshot.Snapshot:
         member, view = self.engine.member, self.engine.view
@@ -487,7 +489,7 @@ class Replica:
         self.feed.stop()
         self._last_alerts()
         self.desk.close()
-        self._write_status("failed" if self._reason else "ended")
+        self._status.close(self._snapshot("failed" if self._reason else "ended"))
         self.transport.close(flush_s=0.5)
         if not (self.rejoin and self.config.capture.interface):
             self.capture.close()

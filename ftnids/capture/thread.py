@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -11,6 +12,7 @@ from ftnids.core.capture import Capture
 from ftnids.core.ring import Ring
 from ftnids.errors import FtnidsError
 
+LOOK_S: Final = 0.00005
 COUNTERS: Final = ("captured", "kernel_drops", "ring_drops", "injected_drops")
 
 
@@ -44,6 +46,16 @@ class CaptureThread:
         """Wait until the thread has ended; nothing where it was never started."""
         if self._started:
             self._thread.join(timeout_s)
+
+    def look(self) -> None:
+        """Have the watermark brought up to now where it is not, if that is soon done; else it comes later."""
+        stale_ns = self._capture.clock_ns - limits.CAPTURE_STALE_NS
+        if self._finished or self._ring.watermark_ns >= stale_ns:
+            return
+        self._capture.look()
+        until = time.monotonic_ns() + limits.CAPTURE_STALE_NS
+        while self._ring.watermark_ns < stale_ns and time.monotonic_ns() < until:
+            time.sleep(LOOK_S)
 
     @property
     def ended(self) -> bool:

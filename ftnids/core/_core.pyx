@@ -93,6 +93,7 @@ cdef extern from "capture.h" nogil:
     void ftn_close(ftn_capture *c)
     long ftn_capture_run(ftn_capture *c, ftn_ring *ring, const ftn_hasher *hasher, long limit, int64_t timeout_ns)
     int64_t ftn_capture_clock_ns(const ftn_capture *c)
+    void ftn_look(const ftn_capture *c)
     void ftn_update_stats(ftn_capture *c)
     enum:
         FTN_END, FTN_FAILED
@@ -298,6 +299,10 @@ cdef class Source:
         self.capture.drop.seed, self.capture.drop.first = seed, first
         self.capture.drop.after_kept, self.capture.drop.after_dropped = after_kept, after_dropped
         self.capture.drop.index, self.capture.drop.dropping = 0, False
+
+    def look(self):
+        if self.capture.pcap != NULL:
+            ftn_look(&self.capture)
 
     def run(self, Handle ring not None, long max_packets, int64_t timeout_ns):
         cdef long done

@@ -3,9 +3,10 @@
 #include <poll.h>
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 #define TICK_NS 1000000      /* longest sleep: how stale a link's watermark may be ... */
-#define QUIET_TICK_NS 5000000 /* ... and a quiet one's */
+#define QUIET_TICK_NS 50000000 /* ... and a quiet one's, unless ftn_look is called */
 #define QUIET_NS 50000000    /* without a packet a link is quiet */
 #define GATHER_NS 1000000    /* on a busy link packets gather in the kernel's buffer for so long ... */
 #define MANY 256             /* ... unless so many had come */
@@ -226,10 +227,12 @@ static void wait_for(struct ftn_capture *c, enum fate fate, int64_t left)
     }
     if (fate == WAITING) {
         const bool quiet = ftn_monotonic_ns() - c->got_ns > QUIET_NS;
-        const int64_t ns = least(left, quiet ? QUIET_TICK_NS : TICK_NS);
+        const int64_t ns = least(left, quiet && c->look_fd >= 0 ? QUIET_TICK_NS : TICK_NS);
         const struct timespec wait = {.tv_nsec = (long)ns};
-        struct pollfd one = {.fd = c->fd, .events = POLLIN};
-        ppoll(&one, 1, &wait, NULL);
+        struct pollfd either[] = {{.fd = c->fd, .events = POLLIN}, {.fd = c->look_fd, .events = POLLIN}};
+        uint64_t looks;
+        if (ppoll(either, 2, &wait, NULL) > 0 && either[1].revents & POLLIN && read(c->look_fd, &looks, sizeof looks) < 0)
+            c->look_fd = -1; /* never: it would be ready for ever */
         return;
     }
     raise_watermark(c, c->next.time_ns - 1); /* nothing else comes before the pending packet */
@@ -259,4 +262,11 @@ long ftn_capture_run(struct ftn_capture *c, struct ftn_ring *ring, const struct 
     if (done == 0)
         ftn_update_stats(c); /* quiet: the counters are up to date */
     return done == 0 && c->ended ? FTN_END : done;
+}
+
+void ftn_look(const struct ftn_capture *c)
+{
+    const uint64_t one = 1;
+    if (c->look_fd >= 0 && write(c->look_fd, &one, sizeof one) < 0)
+        return; /* it is ready already */
 }

@@ -24,6 +24,7 @@ struct ftn_capture {
     pcap_t *pcap;
     bool live, ended;
     int fd; /* to wait on; -1: a file */
+    int look_fd; /* eventfd: somebody wants the watermark; -1: a file, or there is none */
     uint32_t linktype, snaplen;
     int64_t tick_ns; /* unit of libpcap's fraction of a second */
     int64_t guard_ns; /* a live packet may show up this long after its stamp */
@@ -75,5 +76,8 @@ int64_t ftn_real_ns(void);
 int64_t ftn_capture_clock_ns(const struct ftn_capture *c);
 /* Read the kernel's drop counters. */
 void ftn_update_stats(struct ftn_capture *c);
+
+/* Have a quiet live source that runs in another thread raise its watermark now. */
+void ftn_look(const struct ftn_capture *c);
 
 #endif

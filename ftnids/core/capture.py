@@ -91,6 +91,10 @@ class Capture:
         """Drop packets from here on as `drop` decides, from its beginning.  A dropped packet takes no position."""
         self._source.set_drop(drop.seed, drop.first, drop.after_kept, drop.after_dropped)
 
+    def look(self) -> None:
+        """Have a `run` in another thread bring the ring's watermark up to now, soon, though nothing is captured."""
+        self._source.look()
+
     def run(self, ring: Ring, max_packets: int, timeout_ms: int) -> int:
         """Put packets into the ring until there are `max_packets`, the source ends, or `timeout_ms` are over.
 

@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define CLOCK_TRIES 10 /* looks at the clocks at the start; the narrowest counts */
 
@@ -57,6 +59,9 @@ void ftn_close(struct ftn_capture *c)
     if (c->pcap)
         pcap_close(c->pcap);
     c->pcap = NULL;
+    if (c->live && c->look_fd >= 0)
+        close(c->look_fd);
+    c->look_fd = -1;
 }
 
 /* -- a file --------------------------------------------------------------------------------------- */
@@ -77,7 +82,7 @@ int ftn_open_file(struct ftn_capture *c, const char *path, const char *bpf, uint
 {
     char reason[PCAP_ERRBUF_SIZE];
     FILE *file = fopen(path, "rbe");
-    c->fd = -1;
+    c->fd = c->look_fd = -1;
     if (!file)
         return fail(c, "cannot be opened: ", strerror(errno));
     c->pcap = pcap_fopen_offline_with_tstamp_precision(file, PCAP_TSTAMP_PRECISION_NANO, reason);
@@ -134,6 +139,7 @@ int ftn_open_live(struct ftn_capture *c, const struct ftn_live_options *o)
 {
     char reason[PCAP_ERRBUF_SIZE];
     c->live = true;
+    c->fd = c->look_fd = -1;
     c->pcap = pcap_create(o->interface, reason);
     if (!c->pcap)
         return fail(c, reason, "");
@@ -144,6 +150,7 @@ int ftn_open_live(struct ftn_capture *c, const struct ftn_live_options *o)
     if (pcap_setnonblock(c->pcap, 1, reason) != 0)
         return fail(c, "cannot be read without blocking: ", reason);
     c->fd = pcap_get_selectable_fd(c->pcap);
+    c->look_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     start(c, (uint32_t)o->snaplen);
     start_clock(c);
     return set_filter(c, o->bpf);

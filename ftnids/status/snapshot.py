@@ -7,8 +7,11 @@ the peers, and is all that the status commands know.
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 
 from ftnids import counters
 
@@ -52,3 +55,42 @@ def write(path: Path, snapshot: Snapshot) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(snapshot.json() + b"\n")
     temporary.replace(path)
+
+
+class Writer:
+    """Keeps `path` up to date, on a thread of its own: to replace a file may take the time of a disk's journal.
+
+    `failed` is called on that thread when a snapshot cannot be written; the next one is tried again.
+    """
+
+    def __init__(self, path: Path, failed: Callable[[OSError], None]) -> None:
+        self._path, self._failed = path, failed
+        self._snapshots: SimpleQueue[Snapshot | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def put(self, snapshot: Snapshot) -> None:
+        """Have this written, unless a newer one comes before its turn."""
+        self._snapshots.put(snapshot)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="status", daemon=True)
+            self._thread.start()
+
+    def close(self, last: Snapshot) -> None:
+        """Write the last one; returns when it is there."""
+        self.put(last)
+        self._snapshots.put(None)
+        assert self._thread is not None
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (newest := self._snapshots.get()) is not None:
+            over = False
+            while not over and not self._snapshots.empty():
+                following = self._snapshots.get()
+                over, newest = following is None, following or newest
+            try:
+                write(self._path, newest)
+            except OSError as error:
+                self._failed(error)
+            if over:
+                return

@@ -49,6 +49,7 @@ from ftnids.sync.settings import MS, Settings, Stream
 from ftnids.sync.views import Views
 from ftnids.sync.watch import SETTINGS, Watch
 
+IDLE_ACKS: Final = 8  # heartbeats after which an idle member acknowledges again what it did, in case that was lost
 WITHIN_A_VIEW: Final = Ack, Bytes, Decision, Fetch, Nack, Report  # they say nothing of who is in it
 LIMITS: Final = {  # by counter: what happens, and what an operator may change
     "reports_refused": ("reports wait: the coordinator holds all the undecided packets it may", "sync.failure_ms"),
@@ -87,6 +88,7 @@ class Engine:
         self._confirmed: set[int] = set()  # members heard in the view since INSTALL
         self._ended = False  # the local capture stream
         self._beat_ns = -(1 << 62)
+        self._beats = 0
         self._asked_ns = -(1 << 62)
         self._looked_ns = -(1 << 62)
         self._ticked_ns = now_ns
@@ -111,6 +113,9 @@ class Engine:
         match message:
             case Heartbeat():
                 self.membership.heartbeat(message, now_ns)
+                beat = self.settings.timers.heartbeat
+                if self.reporter and message.sender == self.view.coordinator and now_ns - self._beat_ns > beat // 2:
+                    self._beat_ns = now_ns - beat  # both in one turn
             case Join():
                 self.membership.joined(message, now_ns)
             case History():
@@ -184,6 +189,13 @@ class Engine:
         """The caller's loop is busy for `share` of its time, from 0 to 1."""
         self._load = min(1000, int(1000 * share))
 
+    @property
+    def waits(self) -> bool:
+        """Whether somebody waits for the local watermark."""
+        if self.reporter:
+            return self.reporter.asked
+        return self.coordinator is not None and self.coordinator.pending
+
     def leave(self) -> None:
         """The local stream has ended, the others' go on: leave the view in order; `gone` says when that is done."""
         assert self._ended, "a replica that still captures cannot leave in order"
@@ -225,6 +237,7 @@ class Engine:
         self._ticked_ns = now_ns
         beating = now_ns - self._beat_ns >= self.settings.timers.heartbeat
         if beating:
+            self._beats += 1
             self._beat_ns = now_ns
             self._beat(now_ns)
         if self.member is None:
@@ -267,7 +280,7 @@ class Engine:
             for report in self.reporter.reports(self.view, now_ns, self._interval_ns(), member.consumed.base):
                 self._out.append(Send(self.view.coordinator, report))
         member.advance(now_ns)
-        member.ack(reported, now_ns, again=beating)
+        member.ack(reported, now_ns, again=beating and (self._beats % IDLE_ACKS == 0 or not self._idle(member)))
         self._out.extend(member.out)
         member.out.clear()
         if member.ends_at is not None and member.stable >= member.ends_at and self.state is State.RUNNING:

@@ -178,6 +178,9 @@ class Source:
         """Let go of the source."""
         self.closed = True
 
+    def look(self) -> None:
+        """Nothing: the watermark is never older than TICK_S."""
+
     def run(self, ring: Any, max_packets: int, timeout_ns: int) -> int:
         """Put packets into the ring; how many, -1 at the end of a file."""
         if self.closed:
