@@ -37,7 +37,8 @@ THIN_LEAVES = 256  # ... when that leaves so many; one in twice as long, and so 
 TRIM = 3  # a residual so many times that of nine samples in ten is no sample of this clock
 GATE = 4  # a sample so many tolerances away is not believed at once
 STEP = 63  # so many samples in a row that are not: the clock has stepped
-REFIT_NS = 100_000_000  # new samples that reach so far make a new fit worth while
+REFIT_NS = 20_000_000  # new samples that reach so far make a new fit worth while ...
+REFIT_STEADY_NS = 100_000_000  # ... or so far, when the drift is known
 WANDER_PPM = 100  # by which two unobserved clocks may part ...
 STEADY_PPM = 10  # ... and one whose drift is known
 DRIFT_SPAN_NS = 1_000_000_000  # samples must span this for their drift to count
@@ -162,7 +163,7 @@ class Clock:
         margin = self._residual + limits.TOLERANCE_FLOOR_NS / 2  # half the tolerance
         worse = float(away[near].max(initial=0.0)) > margin or len(self._t) < FEW
         span = self._fresh[0][-1] - self._t[-1] if len(self._t) else 0.0
-        if worse or span > REFIT_NS:
+        if worse or span > (REFIT_STEADY_NS if self._drift else REFIT_NS):
             self._fit(*_joined((self._t, self._d), self._fresh))
             self._fresh = _NONE
 
