@@ -10,16 +10,17 @@
 `play` knows by the replicas' drop generators what each should have captured, and by their rings what it did, what it
 agreed on and what it fed.  `sending`, `sample` and `await_quiet` are its parts.
 
-Replicas talk over the lab's sync network, with CURVE, and write no alerts.  All runs on this machine, and the hub is
-the kernel's work: its copies for each port, up to the buffers that the sensors map, are made while the *generator*
-sends, and are charged to the generator's process.  Processor times of replicas, tcpdump and Suricata do not
-hold them, as they do not hold a network card's interrupts on a sensor of its own.  What the replicas' own sync
-traffic costs in the kernel is in theirs.
+Replicas talk over the lab's sync network, with CURVE, and write no alerts.  All runs on this machine.  The generator
+has real-time priority: a link does not wait for its sensors.  The hub is the kernel's work: its copies for each port,
+up to the buffers that the sensors map, and waking them, are done while the generator sends, and are charged to the
+generator's process.  Processor times of replicas, tcpdump and Suricata do not hold them, as they do not hold a network
+card's interrupts on a sensor of its own.  What the replicas' own sync traffic costs in the kernel is in theirs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import signal
@@ -265,6 +266,8 @@ class Hub(Stage):
         before = self._frames()
         self._sender.prepare()
         self._sender.start()
+        for pid in self._sender.pids:  # a link does not wait for its sensors
+            os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(1))
         try:
             wait_until(lambda: self._frames() != before or self._sender_over(), READY_S, "the first packet")
             yield self._sender
