@@ -1,9 +1,9 @@
 """Replays a capture file into the hub: `python -m ftnids.lab.replay INTERFACE FILE --pace file|topspeed [--pps R]`.
 
 Frames go out through a packet socket, `sendmmsg` with many at a time; the work for each frame is numpy's
-and the kernel's.  At file pace and at a given rate each frame leaves at its own time after the first (at a rate up to
-a tenth of a millisecond later, so that many leave at once), and one that is overdue leaves at once.  Ends with one line of JSON: frames sent, frames too long, seconds.
-SIGTERM ends it early, with the same line.
+and the kernel's.  At file pace and at a given rate each frame leaves at its own time after the first, and
+one that is overdue leaves at once; at a given rate those of a tenth of a millisecond may leave together.
+Ends with one line of JSON: frames sent, frames too long, seconds.  SIGTERM ends it early, with the same line.
 """
 
 from __future__ import annotations
