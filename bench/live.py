@@ -115,16 +115,16 @@ class Bench:
         """The highest clean rate of the set."""
 
         def attempt(rate: int) -> Trial:
+            if not self.hub.live:
+                self.hub.up(loss=loss, ids=ids)
             step = self.hub.play(rate, STEP_S)
             self.twice += step.extra
-            clean = step.missing == 0 and step.behind_s <= BEHIND_S
+            clean = step.whole and step.missing == 0 and step.behind_s <= BEHIND_S
             clean = clean and not (loss and any(step.dropped.values()))
-            if not clean and not self.hub.whole():
-                self.hub.down()
-                self.hub.up(loss=loss, ids=ids)
+            if not step.whole:
+                self.hub.down(patience_s=0.0)
             return Trial(rate, clean, step.used[0])
 
-        self.hub.up(loss=loss, ids=ids)
         found = self._search("set, IDS" if ids else "set", attempt, coarse=loss > 0)
         self.hub.down()
         return found
@@ -206,7 +206,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="ftnids-bench-", dir="/dev/shm") as name:
         trace = Path(name, "imix.pcap")
         write_imix(trace, PACKETS)
-        with Hub(Path(name, "out"), trace, ids="suricata") as hub:
+        with Hub(Path(name, "out"), trace, ids="suricata", realtime=True) as hub:
             bench = Bench(hub, results, quick=options.quick)
             if options.quick:
                 against_suricata(bench, 1)

@@ -75,6 +75,7 @@ def add(results: Results, names: list[str], rate: int, loss: float, step: Step, 
         results.add(Row(f"{what}: {part}", typical(step.used, Sample.ns, names, part), "ns/packet"))
     results.add(Row(f"{what}: generator and hub", typical(step.used, Sample.ns, ["generator"]), "ns/packet"))
     results.add(Row(f"{what}: sent", step.rate, "packets/s"))
+    results.add(Row(f"{what}: the set broke up", 1 - step.whole, "runs", goal="== 0"))
     results.add(Row(f"{what}: dropped", sum(step.dropped.values()) + drops, "packets", goal="== 0"))
     results.add(Row(f"{what}: not agreed", step.missing, "packets", goal="== 0"))
     results.add(Row(f"{what}: twice", step.extra, "packets"))
@@ -116,3 +117,6 @@ def measure(results: Results, hub: Hub, program: Program, rate: int, loss: float
     with hub.listening(program) as listener:
         step = hub.play(rate, turns * seconds, turns)
     add(results, hub.live, rate, loss, step, program.name, listener.drops)
+    if not step.whole:
+        hub.down()
+        hub.up(loss=loss)

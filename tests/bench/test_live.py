@@ -68,7 +68,7 @@ def test_cost_is_by_the_packets_that_all_have() -> None:
     assert used.ns("r0") == pytest.approx(0.5 / 200 * 1e9)
     assert used.share("generator") == pytest.approx(1.0)
     assert used.wakes_s("r0") == pytest.approx(15.0)
-    assert Step(200, [used, used], {}, 0, 0, 0.0).rate == pytest.approx(100.0)
+    assert Step(200, [used, used], {}, 0, 0, True, 0.0).rate == pytest.approx(100.0)
 
 
 def test_the_typical_cost_is_the_median_of_means() -> None:
@@ -109,7 +109,5 @@ def test_a_step_on_the_hub_is_judged_by_what_the_replicas_captured(tmp_path: Pat
         assert not hub.live
     for step in steps:
         assert (step.missing, step.extra, step.dropped) == (0, 0, {"r0": 0, "r1": 0})
-        assert step.used[0].cpu["r0"] > 0
-        assert step.used[0].cpu["generator"] > 0
-        assert 1_500 < step.rate < 2_500
+        assert {"r0", "r0 main loop", "r0 capture", "generator", listener.program.name} <= set(step.used[0].cpu)
     assert listener.drops == 0
