@@ -119,7 +119,7 @@ class Step:
     missing: int  # packets that any replica captured and that are not in all agreed streams
     extra: int  # packets that are in one more often
     whole: bool  # whether the set held; else `dropped` is not known, and `missing` is the better replica's
-    behind_s: float  # from the end of the traffic until the last packet was agreed on, and fed
+    behind_s: float  # seconds of traffic that were not agreed on, and fed, when it ended
 
     @property
     def rate(self) -> float:
@@ -244,15 +244,14 @@ class Hub(Stage):
         wait_until(written, seconds, "a status of each replica")
         return {name: self.status(name) for name in names}
 
-    def await_quiet(self, seconds: float = END_S) -> float:
-        """Wait until nothing more is captured, agreed or fed; since when, in seconds since the epoch."""
+    def await_quiet(self, seconds: float = END_S) -> None:
+        """Wait until nothing more is captured, agreed or fed."""
         deadline = time.monotonic() + seconds
-        seen, since = self._progress(), time.time()
-        while time.time() - since < QUIET_S and time.monotonic() < deadline:
+        seen, since = self._progress(), time.monotonic()
+        while since + QUIET_S > time.monotonic() < deadline:
             time.sleep(0.01)
             if (now := self._progress()) != seen:
-                seen, since = now, time.time()
-        return since
+                seen, since = now, time.monotonic()
 
     def _progress(self) -> list[tuple[int, int, int]]:
         return [(ring.head, ring.stable, ring.fed) for ring in self.rings.values()]
@@ -287,7 +286,7 @@ class Hub(Stage):
 
     def play(self, pps: int, seconds: float, turns: int = 1, trace: Path | None = None) -> Step:
         """Send at a rate for a while, in turns that are measured one by one; wait until all is agreed on and fed."""
-        before = dict(zip(self.rings, self._progress(), strict=True))
+        before, sent_before = dict(zip(self.rings, self._progress(), strict=True)), self._frames()[TAP]
         used: list[Sample] = []
         with self.sending(pps, trace):
             time.sleep(WARM_S)
@@ -295,13 +294,17 @@ class Hub(Stage):
                 first = self.sample()
                 time.sleep(seconds / turns)
                 used.append(self.sample() - first)
-        ended = time.time()
-        behind_s = max(self.await_quiet() - ended, 0.0)
+            at_end = dict(zip(self.rings, self._progress(), strict=True))
+            sent_at_end = self._frames()[TAP] - sent_before
+        self.await_quiet()
         after = dict(zip(self.rings, self._progress(), strict=True))
         grown = {name: np.subtract(after[name], before[name]) for name in self.rings}
         kept = {name: self._kept(name) for name in self.rings}
         dropped = {name: int(kept[name].sum() - grown[name][0]) for name in self.rings}
         union = int(np.logical_or.reduce(list(kept.values())).sum()) if kept else 0
+        rate = statistics.median(one.rate for one in used)
+        fed = min((at_end[name][2] - before[name][2] for name in self.rings), default=0)
+        behind_s = max(0.0, sent_at_end * union / max(self.sent, 1) - fed) / rate if kept else 0.0
         over = [int(stable) - union for _, stable, _ in grown.values()] or [0]
         whole = (not any(dropped.values()) and not any(over)) or self.whole()
         if not whole:  # a replica that came back has another ring

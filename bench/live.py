@@ -4,9 +4,10 @@ Two replicas in network namespaces; the rate rises (or falls) by a quarter until
 rate in between is tried, and each that fails once more; at losses above 0 it stays at whole steps, each tried once.
 A step of 1.5 s is clean
 
-* for the set, when both agreed streams have as many packets as any replica captured, a quarter of a second after the
-  traffic ends at the latest, and the IDS where there is one has been fed them, all in the same view; at loss 0 one
-  replica's kernel or ring may drop what the other captured, at others neither's may: nobody knows what both lost;
+* for the set, when both agreed streams have as many packets as any replica captured, in the same view, and when all but
+  the last quarter of a second is agreed on, and fed to the IDS where there is one, as the traffic ends: else it only
+  fills a buffer; at loss 0 one replica's kernel or ring may drop what the other captured, at others neither's may:
+  nobody knows what both lost;
 * for tcpdump (`-w /dev/null`) and Suricata alone (one packet thread, rules and settings of the replicas' IDS), when
   their kernel dropped nothing.  Their capture buffers are as large as a replica's.
 
