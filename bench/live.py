@@ -18,9 +18,9 @@ each replica.
 
 Here all share the cores: generator with the kernel's hub, two replicas, two Suricatas.  Where *all together* is near
 the number of cores, or the generator does not reach the next rate, that is the limit, whoever fails first.
-*ns/packet*: processor time of each at its highest clean rate, with IMIX; *on a core of its own* is its reciprocal, for
-a replica by its busiest thread: what a deployment could expect that has a core for each, the kernel's receive work
-apart.  *generator alone*: nobody captures.
+*ns/packet*: processor time of each at its highest clean rate, with IMIX; *on a core of its own* is its reciprocal: what
+a deployment could expect that has a core for each process, the kernel's receive work apart.  *generator alone*: nobody
+captures.
 
 options: --rounds N of Suricata alone and the set with IDS, in turns (2), --quick these two at loss 0, one round
 """
@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.__main__ import SKIPPED
-from bench._hub import PARTS, Hub, Program, Sample, suricata, tcpdump
+from bench._hub import Hub, Program, Sample, suricata, tcpdump
 from bench._progress import progress
 from bench._results import Results, Row
 from bench._traces import imix_bytes, write_imix
@@ -149,15 +149,12 @@ class Bench:
             self.results.add(Row(f"{what}: {name}", ns, "ns/packet"))
         together = sum(used.share(key) for key in used.cpu if key.partition(" ")[2] in ("", "ids"))
         self.results.add(Row(f"{what}: all together", together, "cores"))
-        alone: dict[str, float] = {name: shown[name] for name in (*PROGRAMS, "ids") if name in shown}
-        if "replica" in shown:
-            alone["replica"] = max(shown[part] for part in PARTS if part in shown)
-        for name, ns in alone.items():
-            self.results.add(Row(f"{what}: {name}, on a core of its own", 1e9 / ns, "packets/s"))
+        for name in (name for name in (*PROGRAMS, "ids", "replica") if name in shown):
+            self.results.add(Row(f"{what}: {name}, on a core of its own", 1e9 / shown[name], "packets/s"))
 
 
-def against_suricata(bench: Bench, rounds: int) -> tuple[Trial, Trial]:
-    """The rows of Suricata alone and of the set with it, which take turns; the last trials."""
+def against_suricata(bench: Bench, rounds: int) -> tuple[float, Trial, Trial]:
+    """The rows of Suricata alone and of the set with it, which take turns; Suricata's rate, and the last trials."""
     alone, found = [], []
     for _ in progress(range(rounds)):
         alone.append(bench.alone(suricata(bench.hub)))
@@ -166,7 +163,7 @@ def against_suricata(bench: Bench, rounds: int) -> tuple[Trial, Trial]:
     bench.results.add(Row("Suricata alone", base, "packets/s"))
     bench.results.add(Row("loss 0 %, with IDS", rate, "packets/s", base, GOAL))
     bench.results.add(Row("loss 0 %, with IDS: the same", rate * BITS / 1e9, "Gbit/s"))
-    return alone[-1], found[-1]
+    return base, alone[-1], found[-1]
 
 
 def measure(bench: Bench, rounds: int) -> None:
@@ -175,14 +172,14 @@ def measure(bench: Bench, rounds: int) -> None:
     add(Row("generator alone", bench.hub.play(0, STEP_S).rate, "packets/s"))
     dump = bench.alone(tcpdump(bench.hub))
     add(Row("tcpdump alone", dump.used.rate, "packets/s"))
-    alone, with_ids = against_suricata(bench, rounds)
+    suricata_rate, alone, with_ids = against_suricata(bench, rounds)
     without = bench.replicas(0.0, ids=False)
     add(Row("loss 0 %", without.used.rate, "packets/s", dump.used.rate))
     add(Row("loss 0 %: the same", without.used.rate * BITS / 1e9, "Gbit/s"))
     for loss in progress(LOSSES[1:]):
-        for ids, base in ((False, dump), (True, alone)):
+        for ids, base in ((False, dump.used.rate), (True, suricata_rate)):
             found = bench.replicas(loss, ids=ids)
-            add(Row(f"loss {100 * loss:g} %{', with IDS' * ids}", found.used.rate, "packets/s", base.used.rate))
+            add(Row(f"loss {100 * loss:g} %{', with IDS' * ids}", found.used.rate, "packets/s", base))
     add(Row("twice", bench.twice, "packets"))
     bench.add_costs("tcpdump", dump.used)
     bench.add_costs("Suricata", alone.used)
