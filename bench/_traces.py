@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+CRAFTED = 125  # bytes of the paper's packets: 50,000 of them take a second at 50 Mbit/s
 IMIX = ((64, 7), (594, 4), (1514, 1))  # frame lengths, shares
 HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
 START_US = 1_700_000_000_000_000
@@ -30,6 +31,11 @@ def imix_bytes(packets: int) -> int:
 def write_small(path: Path, packets: int, *, rate: float = 100_000.0, seed: int = 1) -> None:
     """Write `packets` UDP frames of 64 bytes to `path`, no two alike, at about `rate` packets/s."""
     _write(path, np.full(packets, 64), np.random.default_rng(seed), rate)
+
+
+def write_crafted(path: Path, packets: int, *, rate: float = 50_000.0, seed: int = 1) -> None:
+    """Write the paper's crafted UDP packets (section 5), of one size and with a counter, so that none repeats."""
+    _write(path, np.full(packets, CRAFTED), np.random.default_rng(seed), rate)
 
 
 def write_imix(path: Path, packets: int, *, rate: float = 100_000.0, seed: int = 1) -> None:
