@@ -102,6 +102,9 @@ class Watched(Replica):
             "agreed": member.stable,
             "ring_drops": self.thread.ring_drops,
             "memory": memory(),
+            "delay_p50_ms": self._delay.histogram.percentile(0.5),
+            "delay_p99_ms": self._delay.histogram.percentile(0.99),
+            "delay_max_ms": self._delay.histogram.max_ms,
             "stages": self.spent,
         }
 

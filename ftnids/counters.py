@@ -21,6 +21,7 @@ PER_REPLICA: Final = (
     "alerts",  # alerts that this replica's IDS raised
     "delay_p50_ms",  # capture to stable
     "delay_p99_ms",
+    "delay_max_ms",
 )
 
 SET: Final = (

@@ -414,6 +414,7 @@ class Replica:
             "alerts": self.desk.alerts,
             "delay_p50_ms": round(self._delay.histogram.percentile(0.5), 3),
             "delay_p99_ms": round(self._delay.histogram.percentile(0.99), 3),
+            "delay_max_ms": round(self._delay.histogram.max_ms, 3),
         }
         if self.ids is not None:
             record.ids = dict(self.ids.counters())
