@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,17 @@ def write_imix(path: Path, packets: int, *, rate: float = 100_000.0, seed: int =
     _write(path, rng.permutation(np.resize(np.repeat([s for s, _ in IMIX], [n for _, n in IMIX]), packets)), rng, rate)
 
 
+def write_bursts(path: Path, bursts: Sequence[int], *, rate: float, every_s: float) -> None:
+    """Write crafted packets in bursts of so many, at `rate` packets/s within a burst, one every so many seconds."""
+    times = [number * every_s * 1e6 + np.arange(packets) * 1e6 / rate for number, packets in enumerate(bursts)]
+    _write_at(path, np.full(sum(bursts), CRAFTED), START_US + np.concatenate(times).astype(np.int64))
+
+
 def _write(path: Path, sizes: NDArray[np.int64], rng: np.random.Generator, rate: float) -> None:
-    times = START_US + np.cumsum(rng.exponential(1e6 / rate, len(sizes))).astype(np.int64)
+    _write_at(path, sizes, START_US + np.cumsum(rng.exponential(1e6 / rate, len(sizes))).astype(np.int64))
+
+
+def _write_at(path: Path, sizes: NDArray[np.int64], times: NDArray[np.int64]) -> None:
     with path.open("wb") as out:
         out.write(HEADER)
         for first in range(0, len(sizes), CHUNK):
