@@ -1,17 +1,21 @@
-"""Runs the benches: `python -m bench [NAME [options]]`; all of them without a name."""
+"""Runs the benches: `python -m bench [NAME] [options]`; all of them without a name, each in a process of its own."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import subprocess
 import sys
 import time
+from pathlib import Path
 from types import ModuleType
 from typing import Final
 
 import bench
+from bench._results import FOLDER, goals
 
 SKIPPED: Final = 77  # what a bench returns when it has nothing to measure with
+AGAIN_S: Final = 2.0
 MODULES: Final = [module.name for module in pkgutil.iter_modules(bench.__path__) if not module.name.startswith("_")]
 NAMES: Final = sorted(name.replace("_", "-") for name in MODULES)
 
@@ -28,6 +32,27 @@ def run(name: str, arguments: list[str]) -> int:
     return 0 if status == SKIPPED else status
 
 
+def run_all(arguments: list[str]) -> int:
+    """Run all benches, whatever becomes of one, and tell which goals are met; the worst status."""
+    started, statuses = time.time(), {}
+    for name in NAMES:
+        command = [sys.executable, "-m", "bench", name, *arguments]
+        with subprocess.Popen(command, cwd=Path(__file__).resolve().parent.parent) as process:
+            try:
+                statuses[name] = process.wait()
+            except KeyboardInterrupt:  # the bench has got it, too, and tidies up
+                process.wait()
+                print(f"== {name}: interrupted; once more within {AGAIN_S:g} s ends all", flush=True)
+                statuses[name] = 1
+                time.sleep(AGAIN_S)
+    fresh = [name for name in NAMES if (path := FOLDER / f"{name}.json").exists() and path.stat().st_mtime > started]
+    print("\n".join(goals(fresh)))
+    if silent := [name for name in NAMES if name not in fresh]:
+        print(f"\nwithout figures, skipped or failed: {', '.join(silent)}")
+    print(f"\nall benches: {time.time() - started:.0f} s")
+    return max(map(abs, statuses.values()), default=0)
+
+
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"bench.{name.replace('-', '_')}")
 
@@ -40,10 +65,11 @@ def listed() -> str:
 
 def main(arguments: list[str]) -> int:
     """Run the bench that the first argument names, or all; 0 only if every one of them is met."""
-    if not arguments:
-        return max([run(name, []) for name in NAMES], default=0)
+    if arguments in ([], ["--quick"]):
+        return run_all(arguments)
     if arguments[0] in ("-h", "--help"):
-        print("usage: python -m bench [NAME [options]]\n\nRuns the bench NAME, or all. NAME --help: its options.\n")
+        print("usage: python -m bench [NAME] [options]\n\nRuns the bench NAME, or all; NAME --help: its options.")
+        print("All with --quick: in some minutes, with fewer and shorter runs.\n")
         print(listed())
         return 0
     if arguments[0] in NAMES:

@@ -7,7 +7,7 @@ processors cannot also send as much over a hub; a delay may be counted too long 
 All cases take turns; of each figure the slower replica counts, and the median of the runs.  *sleeper*: how late a
 process that only sleeps a millisecond at a time was woken in the same runs; *steal*: processor time that the host of
 this virtual machine gave to others meanwhile: where both are small, what is late is the replica's own doing.  On
-loopback the processor time of the main loop's longest turns is told, too: a packet waits for about five of them.
+loopback the processor time of the main loop's longest turns is told, too: a packet waits for several, one by one.
 
 options: --turns N (5), --simulated without real replicas, --quick one turn, less traffic
 """
