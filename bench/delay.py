@@ -6,8 +6,8 @@ processors cannot also send as much over a hub; a delay may be counted too long 
 
 All cases take turns; of each figure the slower replica counts, and the median of the runs.  *sleeper*: how late a
 process that only sleeps a millisecond at a time was woken in the same runs; *steal*: processor time that the host of
-this virtual machine gave to others meanwhile: where both are small, what is late is the replica's own doing.  On
-loopback the processor time of the main loop's longest turns is told, too: a packet waits for several, one by one.
+this virtual machine gave to others meanwhile; *busy*: what all processes used, this bench's and others'.  On loopback
+the processor time of the main loop's longest turns is told, too: a packet waits for several, one by one.
 
 options: --turns N (5), --simulated without real replicas, --quick one turn, less traffic
 """
@@ -58,13 +58,14 @@ Case = tuple[int, float]  # packets/s, loss
 
 @dataclass(frozen=True)
 class Delays:
-    """Of one real run, in ms; steal as a share."""
+    """Of one real run, in ms; steal and busy as shares."""
 
     p50: float
     p99: float
     most: float
     late: float  # the sleeper
     steal: float
+    busy: float
     cores: float = 0.0  # that the busier replica uses ...
     turn: float = 0.0  # ... and the longest turns of its main loop, processor time; where they are told
 
@@ -73,10 +74,10 @@ class Delays:
         """The slowest replica's."""
         p50, p99, most = (max(float(one[f"delay_{key}_ms"]) for one in replicas) for key in ("p50", "p99", "max"))
         if "cpu" not in replicas[0]:
-            return cls(p50, p99, most, host.late_p99_ms, host.steal)
+            return cls(p50, p99, most, host.late_p99_ms, host.steal, host.busy)
         cores = max(one["cpu"] / one["seconds"] for one in replicas)
         turn = max(one["turn_p99_ms"] for one in replicas)
-        return cls(p50, p99, most, host.late_p99_ms, host.steal, cores, turn)
+        return cls(p50, p99, most, host.late_p99_ms, host.steal, host.busy, cores, turn)
 
 
 def simulated(case: tuple[int, float, int, int]) -> tuple[float, float]:
@@ -174,7 +175,7 @@ def add_real(results: Results, case: Case, runs: list[Delays]) -> None:
     """The rows of one real case: the medians of its runs."""
     rate, loss = case
     what = f"{'loopback' if rate >= LOOPBACK else 'hub'}, {rate:,}/s, loss {100 * loss:g} %"
-    p50, p99, most, late, steal, cores, turn = (
+    p50, p99, most, late, steal, busy, cores, turn = (
         statistics.median(getattr(run, field.name) for run in runs) for field in dataclasses.fields(Delays)
     )
     results.add(Row(f"{what}: p50", p50, "ms"))
@@ -183,6 +184,7 @@ def add_real(results: Results, case: Case, runs: list[Delays]) -> None:
     results.add(Row(f"{what}: longest", most, "ms"))
     results.add(Row(f"{what}: sleeper late, p99", late, "ms"))
     results.add(Row(f"{what}: steal", 100 * steal, "% of processor time"))
+    results.add(Row(f"{what}: busy", 100 * busy, "% of processor time"))
     if rate >= LOOPBACK:
         results.add(Row(f"{what}: processor time of the busier replica", cores, "cores"))
         results.add(Row(f"{what}: processor time of a turn of its main loop, p99", turn, "ms"))
