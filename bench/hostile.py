@@ -263,7 +263,7 @@ def main(arguments: list[str]) -> int:
     """Print the table and write hostile.json; 0 when no attack slowed the set by more than a tenth or made it grow."""
     parser = argparse.ArgumentParser(prog="python -m bench hostile", description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--seconds", type=float, default=10.0, metavar="S")
+    parser.add_argument("--seconds", type=float, default=5.0, metavar="S")
     parser.add_argument("--rounds", type=int, default=1, metavar="N")
     asked = parser.parse_args(arguments)
     seconds = 1.0 if asked.quick else asked.seconds
