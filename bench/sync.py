@@ -5,7 +5,7 @@ what they send each other (ZeroMQ with CURVE, over loopback) take time.  *baseli
 replica had put the same file into its ring, alone on a core.  Each run is checked: all streams equal, nothing lost
 that either captured.
 
-options: --packets N (500000), --turns N (5; 3 of what has no goal), --quick 250,000 packets, losses 0, 1 and 20 %, k = 56, 3 turns
+options: --packets N (500000), --turns N (5; 3 of what has no goal), --quick 250,000 packets, 3 turns, what has a goal
 """
 
 from __future__ import annotations
