@@ -46,8 +46,9 @@ GOAL: Final = "<= 20"  # ms
 LOSSES: Final = (0.0, 0.01)
 SIZES: Final = (2, 3)
 SIMULATED: Final = {10: 300, 1_000: 5_000, 100_000: 100_000}  # packets of a simulated run, by packets/s
+QUICK_SIMULATED: Final = {10: 30, 1_000: 500, 100_000: 60_000}
 REAL: Final = {10: 5.0, 1_000: 2.0, 100_000: 2.0}  # seconds of traffic in a real run
-QUICK: Final = {10: 2.0, 1_000: 1.0, 100_000: 1.0}
+QUICK: Final = {10: 1.0, 1_000: 1.0, 100_000: 1.0}
 RUN_S: Final = 60.0
 LOOPBACK: Final = 100_000  # from this rate on packets come from a file
 SMALL: Final = 64
@@ -111,12 +112,8 @@ def simulated(case: tuple[int, float, int, int]) -> tuple[float, float]:
 
 def add_simulated(results: Results, quick: bool) -> None:
     """The rows of all simulated cases; several at a time, since their clock is their own."""
-    cases = [
-        (rate, loss, n, packets // 5 if quick and rate < LOOPBACK else packets)  # a second at least
-        for rate, packets in SIMULATED.items()
-        for loss in LOSSES
-        for n in SIZES
-    ]
+    packets = QUICK_SIMULATED if quick else SIMULATED
+    cases = [(rate, loss, n, packets[rate]) for rate in packets for loss in LOSSES for n in SIZES]
     with Pool(os.cpu_count()) as pool:
         for (rate, loss, n, _), (p99, most) in zip(cases, pool.imap(simulated, cases), strict=True):
             what = f"simulated, {rate:,}/s, loss {100 * loss:g} %, N = {n}"
