@@ -15,6 +15,7 @@ import bench
 from bench._results import FOLDER, goals
 
 SKIPPED: Final = 77  # what a bench returns when it has nothing to measure with
+INTERRUPTED: Final = 130
 AGAIN_S: Final = 2.0
 BY_NAME: Final = {"adversarial", "align", "hostile", "kill"}  # long; no goal of theirs is a speed of the machine
 MODULES: Final = [module.name for module in pkgutil.iter_modules(bench.__path__) if not module.name.startswith("_")]
@@ -27,8 +28,11 @@ def run(name: str, arguments: list[str]) -> int:
     assert module.__doc__, f"bench/{name}.py must say what it prints"
     print(f"== {name}: {module.__doc__.splitlines()[0]}", flush=True)
     started = time.monotonic()
-    status: int = module.main(arguments)
-    verdict = {0: "met", SKIPPED: "skipped"}.get(status, "NOT met")
+    try:
+        status: int = module.main(arguments)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    verdict = {0: "met", SKIPPED: "skipped", INTERRUPTED: "interrupted"}.get(status, "NOT met")
     print(f"== {name}: {verdict}, {time.monotonic() - started:.0f} s\n", flush=True)
     return 0 if status == SKIPPED else status
 
@@ -43,10 +47,9 @@ def run_all(arguments: list[str]) -> int:
             try:
                 statuses[name] = process.wait()
             except KeyboardInterrupt:  # the bench has got it, too, and tidies up
-                process.wait()
-                print(f"== {name}: interrupted; once more within {AGAIN_S:g} s ends all", flush=True)
-                statuses[name] = 1
-                time.sleep(AGAIN_S)
+                statuses[name] = process.wait()
+        if statuses[name] == INTERRUPTED and not _go_on():
+            break
     fresh = [name for name in names if (path := FOLDER / f"{name}.json").exists() and path.stat().st_mtime > started]
     print("\n".join(goals(fresh)))
     if silent := [name for name in names if name not in fresh]:
@@ -55,6 +58,16 @@ def run_all(arguments: list[str]) -> int:
         print(f"\nrun by name, or with --quick: {', '.join(left_out)}")
     print(f"\nall benches: {time.time() - started:.0f} s")
     return max(map(abs, statuses.values()), default=0)
+
+
+def _go_on() -> bool:
+    """Whether nobody interrupts again."""
+    print(f"the next one follows; interrupt again within {AGAIN_S:g} s to end", flush=True)
+    try:
+        time.sleep(AGAIN_S)
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def _module(name: str) -> ModuleType:
