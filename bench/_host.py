@@ -1,8 +1,8 @@
 """What the machine itself did to a measurement: how late a sleeper wakes, how much time the host took.
 
 A process that does nothing but sleep a millisecond at a time runs beside the measurement: that it wakes late is the
-machine's doing.  *steal* is processor time that the host gave to others while this machine had work for it, from
-/proc/stat.
+machine's doing.  *steal* is processor time that the host gave to others while this machine had work for it, *busy* what
+all processes of this machine used, from /proc/stat.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import Final, Self
 import numpy as np
 
 SLEEP_S: Final = 0.001
-STEAL: Final = 7  # its place among the figures of /proc/stat
+IDLE, STEAL = slice(3, 5), 7  # places among the figures of /proc/stat; waiting for a disk is idle, too
 
 
 class Host:
     """A context manager: what the machine did while its block ran."""
 
-    late_p99_ms = late_max_ms = steal = 0.0  # steal: a share of all processors' time
+    late_p99_ms = late_max_ms = 0.0
+    steal = busy = 0.0  # shares of all processors' time
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "bench._host"]
@@ -41,7 +42,8 @@ class Host:
         told, _ = self._sleeper.communicate()  # which closes its input
         self.late_p99_ms, self.late_max_ms = json.loads(told)
         passed = [now - then for now, then in zip(after, self._before, strict=True)]
-        self.steal = passed[STEAL] / max(1, sum(passed))
+        whole = max(1, sum(passed))
+        self.steal, self.busy = passed[STEAL] / whole, 1 - (sum(passed[IDLE]) + passed[STEAL]) / whole
 
 
 def _jiffies() -> list[int]:

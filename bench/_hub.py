@@ -10,16 +10,17 @@
 `play` knows by the replicas' drop generators what each should have captured, and by their rings what it did, what it
 agreed on and what it fed.  `sending`, `sample` and `await_quiet` are its parts.
 
-Replicas talk over the lab's sync network, with CURVE, and write no alerts.  All runs on this machine, and the hub is
-the kernel's work: its copies for each port, up to the buffers that the sensors map, are made while the *generator*
-sends, and are charged to the generator's process.  Processor times of replicas, tcpdump and Suricata do not
-hold them, as they do not hold a network card's interrupts on a sensor of its own.  What the replicas' own sync
-traffic costs in the kernel is in theirs.
+Replicas talk over the lab's sync network, with CURVE, and write no alerts.  All runs on this machine.  The hub is the
+kernel's work: its copies for each port, up to the buffers that the sensors map, and waking them, are done while the
+generator sends, and are charged to the generator's process.  Processor times of replicas, tcpdump and Suricata do not
+hold them, as they do not hold a network card's interrupts on a sensor of its own.  What the replicas' own sync traffic
+costs in the kernel is in theirs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import signal
@@ -117,7 +118,8 @@ class Step:
     dropped: dict[str, int]  # by each replica's kernel or full ring
     missing: int  # packets that any replica captured and that are not in all agreed streams
     extra: int  # packets that are in one more often
-    behind_s: float  # from the end of the traffic until the last packet was agreed on, and fed
+    whole: bool  # whether the set held; else `dropped` is not known, and `missing` is the better replica's
+    behind_s: float  # seconds of traffic that were not agreed on, and fed, when it ended
 
     @property
     def rate(self) -> float:
@@ -179,9 +181,11 @@ class Hub(Stage):
         *,
         replicas: int = 2,
         ids: str = "none",
+        realtime: bool = False,
         adjust: Callable[[str, dict[str, Any]], None] = lambda name, tables: None,
     ) -> None:
-        """`ids`: the one that `up` may be asked for; `adjust` changes the configuration of a replica in place."""
+        """`ids`: the one that `up` may be asked for; `realtime`: the generator goes before all else, as a link does not
+        wait for its sensors; `adjust` changes the configuration of a replica in place."""
 
         def change(name: str, tables: dict[str, Any]) -> None:
             tables["capture"] |= {"snaplen": SNAPLEN, "buffer_mb": BUFFER_MB}
@@ -190,6 +194,7 @@ class Hub(Stage):
             adjust(name, tables)
 
         super().__init__(Options(out=out, replicas=replicas, pcap=trace, ids=ids, netns=True), change)
+        self._realtime = realtime
         self.rings: dict[str, Ring] = {}
         self._views: dict[str, Any] = {}
         self._seen: dict[str, int] = {}  # packets that each replica's drop generator has decided on
@@ -210,7 +215,7 @@ class Hub(Stage):
         self._seen = dict.fromkeys(self.rings, 0)
         self._views = {name: self.status(name)["view"] for name in self.rings}
 
-    def down(self) -> None:
+    def down(self, patience_s: float = END_S) -> None:
         """End all replicas, those by force that do not by themselves."""
         for ring in self.rings.values():
             ring.close()
@@ -218,7 +223,7 @@ class Hub(Stage):
         for name in self.live:
             self.signal(name, signal.SIGTERM)
         with contextlib.suppress(FtnidsError):
-            wait_until(lambda: all(self.replicas[one].child.status is not None for one in self.live), END_S, "")
+            wait_until(lambda: all(self.replicas[one].child.status is not None for one in self.live), patience_s, "")
         for name in self.live[:]:
             self.kill(name)
 
@@ -239,15 +244,14 @@ class Hub(Stage):
         wait_until(written, seconds, "a status of each replica")
         return {name: self.status(name) for name in names}
 
-    def await_quiet(self, seconds: float = END_S) -> float:
-        """Wait until nothing more is captured, agreed or fed; since when, in seconds since the epoch."""
+    def await_quiet(self, seconds: float = END_S) -> None:
+        """Wait until nothing more is captured, agreed or fed."""
         deadline = time.monotonic() + seconds
-        seen, since = self._progress(), time.time()
-        while time.time() - since < QUIET_S and time.monotonic() < deadline:
+        seen, since = self._progress(), time.monotonic()
+        while since + QUIET_S > time.monotonic() < deadline:
             time.sleep(0.01)
             if (now := self._progress()) != seen:
-                seen, since = now, time.time()
-        return since
+                seen, since = now, time.monotonic()
 
     def _progress(self) -> list[tuple[int, int, int]]:
         return [(ring.head, ring.stable, ring.fed) for ring in self.rings.values()]
@@ -265,6 +269,8 @@ class Hub(Stage):
         before = self._frames()
         self._sender.prepare()
         self._sender.start()
+        for pid in self._sender.pids if self._realtime else ():
+            os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(1))
         try:
             wait_until(lambda: self._frames() != before or self._sender_over(), READY_S, "the first packet")
             yield self._sender
@@ -280,7 +286,7 @@ class Hub(Stage):
 
     def play(self, pps: int, seconds: float, turns: int = 1, trace: Path | None = None) -> Step:
         """Send at a rate for a while, in turns that are measured one by one; wait until all is agreed on and fed."""
-        before = dict(zip(self.rings, self._progress(), strict=True))
+        before, sent_before = dict(zip(self.rings, self._progress(), strict=True)), self._frames()[TAP]
         used: list[Sample] = []
         with self.sending(pps, trace):
             time.sleep(WARM_S)
@@ -288,21 +294,27 @@ class Hub(Stage):
                 first = self.sample()
                 time.sleep(seconds / turns)
                 used.append(self.sample() - first)
-        ended = time.time()
-        behind_s = max(self.await_quiet() - ended, 0.0)
+            at_end = dict(zip(self.rings, self._progress(), strict=True))
+            sent_at_end = self._frames()[TAP] - sent_before
+        self.await_quiet()
         after = dict(zip(self.rings, self._progress(), strict=True))
         grown = {name: np.subtract(after[name], before[name]) for name in self.rings}
         kept = {name: self._kept(name) for name in self.rings}
         dropped = {name: int(kept[name].sum() - grown[name][0]) for name in self.rings}
         union = int(np.logical_or.reduce(list(kept.values())).sum()) if kept else 0
-        over = [int(stable) - union for _, stable, _ in grown.values()]
+        rate = statistics.median(one.rate for one in used)
+        fed = min((at_end[name][2] - before[name][2] for name in self.rings), default=0)
+        behind_s = max(0.0, sent_at_end * union / max(self.sent, 1) - fed) / rate if kept else 0.0
+        over = [int(stable) - union for _, stable, _ in grown.values()] or [0]
+        whole = (not any(dropped.values()) and not any(over)) or self.whole()
+        if not whole:  # a replica that came back has another ring
+            return Step(self.sent, used, {}, max(0, -max(over)), 0, False, behind_s)
         if any(dropped.values()):  # drop generators do not see what a kernel drops
-            with contextlib.suppress(FtnidsError):  # a replica has failed: `whole` tells
-                status = self.settled(time.time())
-                self._seen = {n: sum(int(one["counters"][key]) for key in SEEN) for n, one in status.items()}
+            status = self.settled(time.time())
+            self._seen = {n: sum(int(one["counters"][key]) for key in SEEN) for n, one in status.items()}
         else:
             self._seen = {name: seen + self.sent for name, seen in self._seen.items()}
-        return Step(self.sent, used, dropped, max(0, -min(over, default=0)), max(0, *over, 0), behind_s)
+        return Step(self.sent, used, dropped, max(0, -min(over)), max(0, *over), True, behind_s)
 
     def _kept(self, name: str) -> NDArray[np.bool_]:
         """Of the packets that were just sent, those that a replica's drop generator lets it capture."""
@@ -358,7 +370,10 @@ class Hub(Stage):
 
 
 def _descendants(pid: int) -> list[int]:
-    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def threads(pid: int) -> Iterator[tuple[str, float, int]]:

@@ -53,6 +53,7 @@ class Watched(Replica):
     def stages(self) -> None:
         """Count the processor time of the main thread by stage, from now on."""
         self.spent: dict[str, float] = {}
+        self.turns: list[float] = []  # processor time of each turn of the main loop, seconds
         for stage, owner, method in (
             ("receive and decode", self.transport, "receive"),
             ("take in messages", self.engine, "receive"),
@@ -88,6 +89,11 @@ class Watched(Replica):
         self.published: list[Publish] = []
         return seconds
 
+    def _turn(self) -> None:
+        began = time.thread_time()
+        super()._turn()
+        self.turns.append(time.thread_time() - began)
+
     def facts(self) -> dict[str, Any]:
         """What it took, from the first view to the end of the agreed stream."""
         member = self.engine.member
@@ -102,6 +108,7 @@ class Watched(Replica):
             "agreed": member.stable,
             "ring_drops": self.thread.ring_drops,
             "memory": memory(),
+            "turn_p99_ms": float(np.percentile(self.turns, 99)) * 1e3,
             "delay_p50_ms": self._delay.histogram.percentile(0.5),
             "delay_p99_ms": self._delay.histogram.percentile(0.99),
             "delay_max_ms": self._delay.histogram.max_ms,

@@ -7,8 +7,8 @@ import operator
 import os
 import platform
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from bench._plots import draw
 
 FOLDER: Final = Path(os.environ.get("FTNIDS_BENCH_RESULTS", Path(__file__).resolve().parent / "results"))
 COMPARE: Final[dict[str, Callable[[float, float], bool]]] = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
+VERDICTS: Final = {None: "", True: "met", False: "**NOT met**"}
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,27 @@ def line(row: Row) -> str:
     """A row of the table."""
     baseline = "" if row.baseline is None else _figure(row.baseline)
     ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
-    verdict = {None: "", True: "met", False: "**NOT met**"}[row.met]
-    return f"| {' | '.join((row.what, row.shown, row.unit, baseline, ratio, row.goal or '', verdict))} |"
+    return f"| {' | '.join((row.what, row.shown, row.unit, baseline, ratio, row.goal or '', VERDICTS[row.met]))} |"
 
 
 def _figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def load(name: str) -> tuple[dict[str, Any], list[Row]]:
+    """What NAME.json tells, and its rows."""
+    told: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    keys = [field.name for field in fields(Row)]
+    return told, [Row(**{key: row[key] for key in keys}) for row in told["rows"]]
+
+
+def goals(names: Sequence[str]) -> list[str]:
+    """A table of all rows of these benches that have a goal, those that miss it first; and how many are met."""
+    found = [(name, row) for name in names for row in load(name)[1] if row.goal is not None]
+    found.sort(key=lambda one: one[1].met is True)
+    met = sum(row.met is True for _, row in found)
+    lines = [f"{met} of {len(found)} goals are met.", "", "| bench | what | measured | goal | |", "| --- " * 5 + "|"]
+    for name, row in found:
+        figure = f"{row.shown} {row.unit}" if row.ratio is None else f"{row.ratio:.3g} of the baseline"
+        lines.append(f"| {name} | {row.what} | {figure} | {row.goal} | {VERDICTS[row.met]} |")
+    return lines

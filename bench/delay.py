@@ -6,7 +6,8 @@ processors cannot also send as much over a hub; a delay may be counted too long 
 
 All cases take turns; of each figure the slower replica counts, and the median of the runs.  *sleeper*: how late a
 process that only sleeps a millisecond at a time was woken in the same runs; *steal*: processor time that the host of
-this virtual machine gave to others meanwhile.  No replica can be in time where the machine itself is not.
+this virtual machine gave to others meanwhile; *busy*: what all processes used, this bench's and others'.  On loopback
+the processor time of the main loop's longest turns is told, too: a packet waits for several, one by one.
 
 options: --turns N (5), --simulated without real replicas, --quick one turn, less traffic
 """
@@ -14,10 +15,13 @@ options: --turns N (5), --simulated without real replicas, --quick one turn, les
 from __future__ import annotations
 
 import argparse
-import math
+import contextlib
+import dataclasses
 import os
 import statistics
+import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import Pool
@@ -28,12 +32,13 @@ import numpy as np
 
 from bench import _sets
 from bench._host import Host
+from bench._hub import Hub
 from bench._progress import progress
 from bench._results import Results, Row
 from bench._traces import write_imix, write_small
 from ftnids.errors import FtnidsError
-from ftnids.lab.options import Options
-from ftnids.lab.stage import Stage
+from ftnids.lab.processes import wait_until
+from ftnids.lab.stage import DRAINED_S
 from ftnids.sync.settings import MS
 from ftnids.sync.simulation import BrokenPromiseError, Simulation, Weather
 
@@ -41,8 +46,10 @@ GOAL: Final = "<= 20"  # ms
 LOSSES: Final = (0.0, 0.01)
 SIZES: Final = (2, 3)
 SIMULATED: Final = {10: 300, 1_000: 5_000, 100_000: 100_000}  # packets of a simulated run, by packets/s
+QUICK_SIMULATED: Final = {10: 30, 1_000: 500, 100_000: 60_000}
 REAL: Final = {10: 5.0, 1_000: 2.0, 100_000: 2.0}  # seconds of traffic in a real run
-QUICK: Final = {10: 2.0, 1_000: 1.0, 100_000: 1.0}
+QUICK: Final = {10: 1.0, 1_000: 1.0, 100_000: 1.0}
+RUN_S: Final = 60.0
 LOOPBACK: Final = 100_000  # from this rate on packets come from a file
 SMALL: Final = 64
 SLOTS: Final = 1 << 18
@@ -52,21 +59,26 @@ Case = tuple[int, float]  # packets/s, loss
 
 @dataclass(frozen=True)
 class Delays:
-    """Of one real run, in ms; steal as a share."""
+    """Of one real run, in ms; steal and busy as shares."""
 
     p50: float
     p99: float
     most: float
     late: float  # the sleeper
     steal: float
-    cores: float  # of the busier replica; NaN where it is not told
+    busy: float
+    cores: float = 0.0  # that the busier replica uses ...
+    turn: float = 0.0  # ... and the longest turns of its main loop, processor time; where they are told
 
     @classmethod
     def of(cls, replicas: Sequence[dict[str, Any]], host: Host) -> Delays:
         """The slowest replica's."""
         p50, p99, most = (max(float(one[f"delay_{key}_ms"]) for one in replicas) for key in ("p50", "p99", "max"))
-        cores = max(one["cpu"] / one["seconds"] if "cpu" in one else math.nan for one in replicas)
-        return cls(p50, p99, most, host.late_p99_ms, host.steal, cores)
+        if "cpu" not in replicas[0]:
+            return cls(p50, p99, most, host.late_p99_ms, host.steal, host.busy)
+        cores = max(one["cpu"] / one["seconds"] for one in replicas)
+        turn = max(one["turn_p99_ms"] for one in replicas)
+        return cls(p50, p99, most, host.late_p99_ms, host.steal, host.busy, cores, turn)
 
 
 def simulated(case: tuple[int, float, int, int]) -> tuple[float, float]:
@@ -100,12 +112,8 @@ def simulated(case: tuple[int, float, int, int]) -> tuple[float, float]:
 
 def add_simulated(results: Results, quick: bool) -> None:
     """The rows of all simulated cases; several at a time, since their clock is their own."""
-    cases = [
-        (rate, loss, n, packets // 5 if quick and rate < LOOPBACK else packets)  # a second at least
-        for rate, packets in SIMULATED.items()
-        for loss in LOSSES
-        for n in SIZES
-    ]
+    packets = QUICK_SIMULATED if quick else SIMULATED
+    cases = [(rate, loss, n, packets[rate]) for rate in packets for loss in LOSSES for n in SIZES]
     with Pool(os.cpu_count()) as pool:
         for (rate, loss, n, _), (p99, most) in zip(cases, pool.imap(simulated, cases), strict=True):
             what = f"simulated, {rate:,}/s, loss {100 * loss:g} %, N = {n}"
@@ -113,21 +121,19 @@ def add_simulated(results: Results, quick: bool) -> None:
             results.add(Row(f"{what}: longest", most, "ms"))
 
 
-def _without_files(name: str, tables: dict[str, Any]) -> None:
-    """The feed writes nothing: disks are not what is measured."""
-    tables["feed"] |= {"agreed_pcap": "", "hashes": ""}
-
-
-def hub(trace: Path, rate: int, loss: float, seed: int, out: Path) -> Delays:
+def live(hub: Hub, trace: Path, rate: int, loss: float) -> Delays:
     """One run of two replicas on the lab's hub.  FtnidsError when it fails."""
-    options = Options(out=out, loss=loss, seed=seed, pcap=trace, pps=rate, ids="none", netns=True)
-    with Stage(options, _without_files) as stage:
-        stage.start(*options.names)
-        stage.together(*options.names)
+    try:
+        hub.up(loss=loss)
         with Host() as host:
-            stage.send(tap=False)
-            stage.finish()
-        return Delays.of([stage.status(name)["counters"] for name in options.names], host)
+            with hub.sending(rate, trace) as traffic:
+                wait_until(lambda: traffic.over, RUN_S, "the end of the traffic")
+            status = hub.settled(time.time() + DRAINED_S)
+        return Delays.of([one["counters"] for one in status.values()], host)
+    finally:
+        for name in hub.live[:]:
+            hub.kill(name)
+        hub.down()
 
 
 def loopback(trace: Path, rate: int, loss: float, seed: int, folder: Path, packets: int) -> Delays:
@@ -138,23 +144,23 @@ def loopback(trace: Path, rate: int, loss: float, seed: int, folder: Path, packe
     return Delays.of(outcome.told, host)
 
 
-def measure(turns: int, seconds: dict[int, float]) -> tuple[dict[Case, list[Delays]], list[str]]:
+def measure(turns: int, seconds: dict[int, float], folder: Path) -> tuple[dict[Case, list[Delays]], list[str]]:
     """All real runs, the cases taking turns; and why some failed."""
     cases = [(rate, loss) for rate in seconds for loss in LOSSES]
     found: dict[Case, list[Delays]] = {case: [] for case in cases}
+    packets = {rate: int(rate * spell) for rate, spell in seconds.items()}
+    traces = {rate: folder / f"{rate}.pcap" for rate in seconds}
+    for rate, trace in traces.items():
+        (write_small if rate >= LOOPBACK else write_imix)(trace, packets[rate], rate=float(rate))
     failed = []
-    with tempfile.TemporaryDirectory(prefix="ftnids-bench-", dir="/dev/shm") as name:
-        folder = Path(name)
-        packets = {rate: int(rate * spell) for rate, spell in seconds.items()}
-        for rate, count in packets.items():
-            (write_small if rate >= LOOPBACK else write_imix)(folder / f"{rate}.pcap", count, rate=float(rate))
+    with contextlib.ExitStack() as stack:
+        hub = stack.enter_context(Hub(folder / "out", traces[min(seconds)])) if min(seconds) < LOOPBACK else None
         for number, (rate, loss) in enumerate(progress(turns * cases)):
-            trace, seed = folder / f"{rate}.pcap", 1 + number // len(cases)
             try:
-                if rate >= LOOPBACK:
-                    one = loopback(trace, rate, loss, seed, folder, packets[rate])
+                if rate < LOOPBACK and hub is not None:
+                    one = live(hub, traces[rate], rate, loss)
                 else:
-                    one = hub(trace, rate, loss, seed, folder / "out")
+                    one = loopback(traces[rate], rate, loss, 1 + number // len(cases), folder, packets[rate])
             except (FtnidsError, RuntimeError) as error:
                 failed.append(f"{rate:,}/s, loss {loss:g}: {error}")
             else:
@@ -166,8 +172,8 @@ def add_real(results: Results, case: Case, runs: list[Delays]) -> None:
     """The rows of one real case: the medians of its runs."""
     rate, loss = case
     what = f"{'loopback' if rate >= LOOPBACK else 'hub'}, {rate:,}/s, loss {100 * loss:g} %"
-    p50, p99, most, late, steal, cores = (
-        statistics.median(getattr(run, key) for run in runs) for key in ("p50", "p99", "most", "late", "steal", "cores")
+    p50, p99, most, late, steal, busy, cores, turn = (
+        statistics.median(getattr(run, field.name) for run in runs) for field in dataclasses.fields(Delays)
     )
     results.add(Row(f"{what}: p50", p50, "ms"))
     results.add(Row(f"{what}: p99", p99, "ms", goal=GOAL))
@@ -175,8 +181,10 @@ def add_real(results: Results, case: Case, runs: list[Delays]) -> None:
     results.add(Row(f"{what}: longest", most, "ms"))
     results.add(Row(f"{what}: sleeper late, p99", late, "ms"))
     results.add(Row(f"{what}: steal", 100 * steal, "% of processor time"))
+    results.add(Row(f"{what}: busy", 100 * busy, "% of processor time"))
     if rate >= LOOPBACK:
         results.add(Row(f"{what}: processor time of the busier replica", cores, "cores"))
+        results.add(Row(f"{what}: processor time of a turn of its main loop, p99", turn, "ms"))
 
 
 def main(arguments: list[str]) -> int:
@@ -194,10 +202,11 @@ def main(arguments: list[str]) -> int:
     results.heading()
     add_simulated(results, options.quick)
     if not options.simulated:
-        found, failed = measure(turns, seconds)
+        with tempfile.TemporaryDirectory(prefix="ftnids-bench-", dir="/dev/shm") as name:
+            found, failed = measure(turns, seconds, Path(name))
         for case, runs in found.items():
             if runs:
                 add_real(results, case, runs)
         results.add(Row("runs that failed", len(failed), "runs", goal="== 0"))
-        print("\n".join(failed))
+        print("\n".join(failed), file=sys.stderr)
     return results.finish()

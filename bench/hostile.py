@@ -9,7 +9,7 @@ speaks.  Once with keys of the replicas' own on a sync network, once on loopback
 looked at every few milliseconds: median and 99th percentile.  *CPU* is what both replicas used, in seconds a second.
 *ratio* compares with the idle phases before and after.  Needs root (network namespaces).
 
-options: --quick 3 s a phase; --seconds S a phase; --rounds N: each attack N times, and the median of its ratios
+options: --quick 0.5 s a phase; --seconds S a phase; --rounds N: each attack N times, and the median of its ratios
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,9 @@ import numpy as np
 import psutil
 import zmq
 
+from bench.__main__ import SKIPPED
+from bench._progress import progress
+from bench._results import Results, Row
 from bench._traces import write_imix
 from ftnids.core import Ring
 from ftnids.errors import FtnidsError
@@ -39,14 +43,18 @@ from ftnids.lab.processes import Children, wait_until
 from ftnids.lab.replicas import toml
 from ftnids.peers import keys
 
-SKIPPED: Final = 77
 RATE: Final = 2_000
 LOSS: Final = 0.05
 NAMES: Final = ("r0", "r1", "x")  # x is a member that is never there; the attackers have its key
 PORT: Final = 5701
 LOOK_S: Final = 0.004
 STATUS_S: Final = 1.5  # more than the period of the replicas' status
-SLOWED: Final = 0.10  # at most, of agreed packets/s and of the median delay
+FIGURES: Final = (  # what, of which attribute of a phase, unit, goal
+    ("agreed", "agreed", "packets/s", ">= 0.9"),
+    ("median delay", "delay_ms", "ms", "<= 1.1"),
+    ("delay, p99", "delay_p99_ms", "ms", None),
+    ("processor time of both replicas", "cpu", "cores", None),
+)
 GROWN_MB: Final = 16  # of memory, at most
 ATTACKS: Final = ("random bytes", "wrong key", "wrong version")
 
@@ -194,8 +202,8 @@ def _age_ms(ring: Ring) -> float | None:
     return time.time() * 1e3 - float(times[0]) / 1e3
 
 
-def measure(folder: Path, seconds: float, rounds: int, *, loopback: bool) -> bool:
-    """One set: its table; whether every attack stayed within the limits."""
+def measure(folder: Path, seconds: float, rounds: int, *, loopback: bool) -> tuple[list[Phase], int]:
+    """One set: its phases, and how many attacks changed the view, with which it ends."""
     folder.mkdir(mode=0o700)
     link = netns.Link(NAMES, [netns.Sender("replay")])
     with link, Children() as children:
@@ -203,23 +211,21 @@ def measure(folder: Path, seconds: float, rounds: int, *, loopback: bool) -> boo
         try:
             bench.start()
             phases = [bench.phase("idle", seconds)]
-            for attack in ATTACKS * rounds:
-                time.sleep(STATUS_S)
+            for attack in progress(ATTACKS * rounds):
                 if any(bench.view_changes()):
                     raise FtnidsError("the view changed while nobody attacked: this machine is too busy to judge")
                 phases.append(bench.phase(attack, seconds))
                 time.sleep(STATUS_S)
                 if any(bench.view_changes()):
                     print(f"the view changed: {attack}", flush=True)
-                    return False
+                    return phases[:-1], 1
                 phases.append(bench.phase("idle", seconds))
             states = [bench.status(number) for number in range(2)]
         finally:
             bench.close()
-    good = report(phases)
     refused = {name: states[0]["peers"][name] for name in REFUSALS}
-    print(f"\ncounted by the attacked: {json.dumps(refused)}\n", flush=True)
-    return good
+    print(f"counted by the attacked: {json.dumps(refused)}", file=sys.stderr)
+    return phases, 0
 
 
 REFUSALS: Final = (
@@ -233,63 +239,50 @@ REFUSALS: Final = (
 )
 
 
-def report(phases: list[Phase]) -> bool:
-    """Print a table of all phases and one of ratios; whether every attack stayed within the limits."""
-    print("| program | agreed/s | delay, median ms | p99 ms | CPU | memory, MB |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for one in phases:
-        row = (
-            f"{one.agreed:,.0f}",
-            f"{one.delay_ms:.2f}",
-            f"{one.delay_p99_ms:.2f}",
-            f"{one.cpu:.2f}",
-            f"{one.rss_mb:.1f}",
-        )
-        print(f"| {one.kind} | {' | '.join(row)} |")
-    print("\n| attack | agreed/s, ratio | delay, ratio | memory grew, MB | |")
-    print("| --- | --- | --- | --- | --- |")
-    good = True
+def add(results: Results, where: str, phases: list[Phase], changed: int) -> None:
+    """The rows of one set: each attack against the idle phases before and after; medians of its rounds."""
     for attack in ATTACKS:
         places = [place for place, one in enumerate(phases) if one.kind == attack]
-        agreed = float(np.median([_ratio(phases, place, "agreed") for place in places]))
-        delay = float(np.median([_ratio(phases, place, "delay_ms") for place in places]))
+        if not places:
+            continue
+        for what, name, unit, goal in FIGURES:
+            found = [getattr(phases[place], name) for place in places]
+            around = [getattr(phases[place + step], name) for place in places for step in (-1, 1)]
+            baseline = statistics.mean(around)
+            results.add(Row(f"{where}, {attack}: {what}", statistics.median(found), unit, baseline, goal))
         grown = max(phases[place].rss_mb - phases[place - 1].rss_mb for place in places)
-        met = agreed >= 1 - SLOWED and delay <= 1 + SLOWED and grown <= GROWN_MB
-        good = good and met
-        print(f"| {attack} | {agreed:.3f} | {delay:.3f} | {grown:.1f} | {'met' if met else 'NOT met'} |", flush=True)
-    return good
-
-
-def _ratio(phases: list[Phase], place: int, name: str) -> float:
-    """What an attack made of a figure, compared with the mean of the idle phases before and after."""
-    around = (phases[place - 1], phases[place + 1])
-    return float(getattr(phases[place], name) / np.mean([getattr(idle, name) for idle in around]))
+        results.add(Row(f"{where}, {attack}: memory grew", grown, "MB", goal=f"<= {GROWN_MB}"))
+    idle = [one.delay_ms for one in phases if one.kind == "idle"]
+    results.add(Row(f"{where}, idle: median delay, least", min(idle), "ms"))
+    results.add(Row(f"{where}, idle: median delay, most", max(idle), "ms"))
+    results.add(Row(f"{where}: view changes", changed, "attacks", goal="== 0"))
 
 
 def main(arguments: list[str]) -> int:
-    """Print both tables; 0 when no attack slowed the set by more than a tenth or made it grow."""
+    """Print the table and write hostile.json; 0 when no attack slowed the set by more than a tenth or made it grow."""
     parser = argparse.ArgumentParser(prog="python -m bench hostile", description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--seconds", type=float, default=10.0, metavar="S")
+    parser.add_argument("--seconds", type=float, default=5.0, metavar="S")
     parser.add_argument("--rounds", type=int, default=1, metavar="N")
     asked = parser.parse_args(arguments)
-    seconds = 3.0 if asked.quick else asked.seconds
+    seconds = 0.5 if asked.quick else asked.seconds
     if os.geteuid() != 0:
-        print("needs root: replicas that capture, in network namespaces")
+        print("skipped: needs root: replicas that capture, in network namespaces")
         return SKIPPED
     cpus = os.sched_getaffinity(0)
-    good = True
+    results = Results("hostile", arguments, f"generated, IMIX, {RATE:,} packets/s, {seconds:g} s a phase")
+    results.heading()
     try:
         with tempfile.TemporaryDirectory(prefix="ftnids-bench-") as name:
             folder = Path(name)
             phases = 1 + 2 * len(ATTACKS) * asked.rounds
-            write_imix(folder / "trace.pcap", int(RATE * ((seconds + 2 * STATUS_S) * phases + 30)), rate=RATE)
+            write_imix(folder / "trace.pcap", int(RATE * ((seconds + STATUS_S) * phases + 30)), rate=RATE)
             for loopback in (False, True):
-                print("keys from the secret, on loopback:" if loopback else "keys of their own, on a network:")
-                good = measure(folder / f"{loopback}", seconds, asked.rounds, loopback=loopback) and good
+                found, changed = measure(folder / f"{loopback}", seconds, asked.rounds, loopback=loopback)
+                add(results, "loopback" if loopback else "network", found, changed)
     except FtnidsError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     finally:
         os.sched_setaffinity(0, cpus)
-    return 0 if good else 1
+    return results.finish()

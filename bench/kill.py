@@ -15,9 +15,9 @@ options: --rate R packets/s (50000), --runs N (5), --quick (one run)
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ from typing import Any, Final
 import numpy as np
 
 from bench.__main__ import SKIPPED
+from bench._progress import progress
+from bench._results import Results, Row
 from ftnids.core import RandomDrop, Ring
 from ftnids.errors import FtnidsError
 from ftnids.lab import generate, lives, netns, verify
@@ -57,11 +59,6 @@ class Outcome:
     after: int  # packets of r1's stream after it rejoined
     rate: float  # packets/s that were sent
     delay_ms: float  # p99 on r0, capture to stable
-
-    @property
-    def met(self) -> bool:
-        """Whether the survivor went on in time, and lost nothing."""
-        return self.gap_s <= MAX_GAP_S and self.missing == 0 and self.kernel_drops == 0
 
 
 def at(folder: Path, event: str, number: int = 0) -> float:
@@ -141,36 +138,29 @@ def run(path: Path, packets: int, rate: int, out: Path) -> Outcome:
         )
 
 
-def table(outcomes: list[Outcome], rate: int) -> None:
-    """All runs, and their medians."""
-    columns = ("run", "sent/s", "noticed", "gap", "r0 captured", "missing", "r0 delay p99", "rejoined", "recovered")
-    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
-    for number, one in enumerate(outcomes, 1):
-        cells = (
-            f"{number}",
-            f"{one.rate:,.0f}",
-            f"{one.noticed_s:.2f} s",
-            f"{one.gap_s:.2f} s",
-            f"{one.captured:,}",
-            f"{one.missing}",
-            f"{one.delay_ms:.0f} ms",
-            f"{one.rejoined_s:.2f} s ({one.joined_s:.2f} s)",
-            f"{one.recovered:,} of {one.after:,}",
-        )
-        print(f"| {' | '.join(cells)} |")
-    noticed, gap, rejoined = (
-        statistics.median(getattr(one, key) for one in outcomes) for key in ("noticed_s", "gap_s", "rejoined_s")
-    )
-    print(
-        f"\nkill at {rate:,} packets/s, median of {len(outcomes)} runs: noticed after {noticed:.2f} s, "
-        f"gap {gap:.2f} s (limit {MAX_GAP_S:g} s), rejoined after {rejoined:.2f} s; "
-        f"missing {sum(one.missing for one in outcomes)}, "
-        f"dropped by a kernel or a full ring {sum(one.kernel_drops for one in outcomes)}"
-    )
+def add(results: Results, outcomes: list[Outcome], failed: int) -> None:
+    """The rows: medians, and sums where nothing may be."""
+    for what, key, unit in (
+        ("sent", "rate", "packets/s"),
+        ("noticed", "noticed_s", "s"),
+        ("gap", "gap_s", "s"),
+        ("rejoined, from the start of the process", "rejoined_s", "s"),
+        ("rejoined, from when it captured", "joined_s", "s"),
+        ("captured by the survivor", "captured", "packets"),
+        ("recovered after the return", "recovered", "packets"),
+        ("agreed after the return", "after", "packets"),
+        ("delay of the survivor, p99", "delay_ms", "ms"),
+    ):
+        results.add(Row(what, statistics.median(getattr(one, key) for one in outcomes), unit))
+    results.add(Row("longest gap of all runs", max(one.gap_s for one in outcomes), "s", goal=f"<= {MAX_GAP_S:g}"))
+    results.add(Row("missing", sum(one.missing for one in outcomes), "packets", goal="== 0"))
+    dropped = sum(one.kernel_drops for one in outcomes)
+    results.add(Row("dropped by a kernel or at a full ring", dropped, "packets", goal="== 0"))
+    results.add(Row("runs that failed", failed, "runs", goal="== 0"))
 
 
 def main(arguments: list[str]) -> int:
-    """Print the runs; 0 when in all of them the survivor went on within a second and missed nothing."""
+    """Print the table and write kill.json; 0 when the survivor always went on within a second and missed nothing."""
     parser = argparse.ArgumentParser(prog="python -m bench kill", description=__doc__)
     parser.add_argument("--rate", type=int, default=RATE)
     parser.add_argument("--runs", type=int, default=5)
@@ -182,20 +172,21 @@ def main(arguments: list[str]) -> int:
         print(f"skipped: {error}")
         return SKIPPED
     seconds = BEFORE_S + AWAY_S + AFTER_S
+    outcomes, failed = [], 0
     with tempfile.TemporaryDirectory(prefix="ftnids-bench-") as folder:
         path = Path(folder, "traffic.pcap")
         amount = int(asked.rate * seconds)
         packets = generate.write(path, 1, amount // 26, amount // 11, seconds)
-        print(f"{packets:,} packets, {path.stat().st_size / packets:.0f} bytes each, {os.cpu_count()} CPUs", flush=True)
-        outcomes, broken = [], []
-        for _ in range(1 if asked.quick else asked.runs):
+        size = path.stat().st_size / packets
+        for _ in progress(range(1 if asked.quick else asked.runs)):
             try:
                 outcomes.append(run(path, packets, asked.rate, Path(folder, "out")))
             except FtnidsError as error:
-                broken.append(str(error))
-    for words in broken:
-        print(f"a run without figures: {words}")
+                print(f"a run failed: {error}", file=sys.stderr)
+                failed += 1
+    results = Results("kill", arguments, f"generated, {packets:,} packets of {size:.0f} bytes at {asked.rate:,}/s")
+    results.heading()
     if not outcomes:
         return 1
-    table(outcomes, asked.rate)
-    return 0 if not broken and all(one.met for one in outcomes) else 1
+    add(results, outcomes, failed)
+    return results.finish()

@@ -3,7 +3,7 @@
 As `sync`, at 1 % loss, for 2, 3 and 5 replicas. What counts is the processor time that a replica takes for an agreed
 packet: it may grow no faster than the number of replicas. *baseline*: that of two replicas, times N / 2.
 
-options: --packets N (500000), --turns N (5), --quick 200,000 packets, 3 turns
+options: --packets N (500000), --turns N (5), --quick 200,000 packets, 2 turns
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args(arguments)
-    packets, turns = (200_000, 3) if options.quick else (options.packets, options.turns)
+    packets, turns = (200_000, 2) if options.quick else (options.packets, options.turns)
     results = Results("sync-n", arguments, f"generated, {packets:,} packets of {SIZE} bytes")
     outcomes: dict[int, list[Outcome]] = {n: [] for n in SIZES}
     with tempfile.TemporaryDirectory(prefix="ftnids-bench-", dir="/dev/shm") as name:

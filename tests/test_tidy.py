@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import ftnids
+from bench import __main__ as benches
 from bench import _readme as bench_page
 from ftnids import cli, counters, limits
 from ftnids.status.snapshot import Snapshot
@@ -226,4 +227,10 @@ def test_decisions_are_numbered_once() -> None:
 
 
 def test_the_page_of_the_benches_shows_their_results() -> None:
-    assert bench_page.PAGE.read_text() == bench_page.page(), "out of date: run `python -m bench._readme`"
+    page = bench_page.PAGE.read_text()
+    assert page == bench_page.page(), "out of date: run `python -m bench._readme`"
+    assert page.index("<!-- goals -->") < page.index("\n## "), "the page begins with the goals"
+    results = {path.stem for path in (ROOT / "bench/results").glob("*.json")}
+    shown = set(re.findall(r"<!-- results of ([a-z-]+) -->", page))
+    assert results <= shown, f"measured, not on the page: {results - shown}"
+    assert shown <= set(benches.NAMES), f"no such bench: {shown - set(benches.NAMES)}"

@@ -2,8 +2,8 @@
 
 Frames go out through a packet socket, `sendmmsg` with many at a time; the work for each frame is numpy's
 and the kernel's.  At file pace and at a given rate each frame leaves at its own time after the first, and
-one that is overdue leaves at once.  Ends with one line of JSON: frames sent, frames too long, seconds.
-SIGTERM ends it early, with the same line.
+one that is overdue leaves at once; at a given rate those of a tenth of a millisecond may leave together.
+Ends with one line of JSON: frames sent, frames too long, seconds.  SIGTERM ends it early, with the same line.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ MSGHDR: Final = np.dtype(
     align=True,
 )
 MMSGHDR: Final = np.dtype([("header", MSGHDR), ("length", np.uint32)], align=True)
+GRAIN_NS: Final = 100_000  # at a given rate, the shortest sleep: one for each frame would cost more than to send it
 BUSY: Final = (errno.ENOBUFS, errno.EAGAIN, errno.EINTR)
 
 
@@ -107,7 +108,7 @@ class Replay:
             now = time.monotonic_ns() - self._begin_ns
             ready = int(np.searchsorted(due, now, side="right"))
             if ready <= at:
-                time.sleep((int(due[at]) - now) / 1e9)
+                time.sleep(max(int(due[at]) - now, GRAIN_NS if self.pps > 0 else 0) / 1e9)
                 continue
             at += self._send_now(frames, at, min(ready - at, limits.LAB_SEND_BATCH))
 
