@@ -27,6 +27,7 @@ CAPTURE_STALE_NS: Final = 3_000_000  # a watermark that old is brought up to now
 CAPTURE_HOLD_NS: Final = 20_000_000  # the same where libpcap itself holds packets back: without immediate mode
 CAPTURE_RUN_PACKETS: Final = 65_536  # packets in one run of the capture thread
 CAPTURE_RUN_MS: Final = 50  # and its length: how long stopping may take
+CAPTURE_DROWSY_MS: Final = 10  # without a packet a link is quiet: the next one wakes the main loop
 MAX_CLOCK_OFFSET_NS: Final = 10**15  # injected clock error: eleven days [capture.clock_offset_us]
 MAX_DRIFT_PPM: Final = 1_000
 MAX_JITTER_NS: Final = 10**10  # ten seconds [capture.jitter_us]

@@ -17,7 +17,7 @@ COUNTERS: Final = ("captured", "kernel_drops", "ring_drops", "injected_drops")
 
 
 class CaptureThread:
-    """Drives `Capture.run`.  The thread is in C, without the GIL, but for a moment every CAPTURE_RUN_MS.
+    """Drives `Capture.run`.  The thread is in C, without the GIL, but for moments.
 
     `wake` is called, on this thread, when there is something that the main loop should not sleep through: the end,
     a whole batch of packets, or the first one after a quiet time.  The counters live on after the end.
@@ -30,7 +30,7 @@ class CaptureThread:
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._error: FtnidsError | None = None
         self._started = self._finished = False
-        self.quiet = False  # nothing has come for CAPTURE_RUN_MS, and the next packet calls `wake`
+        self.quiet = False  # nothing has come for CAPTURE_DROWSY_MS, and the next packet calls `wake`
         self._warned = ""
 
     def start(self) -> None:
@@ -98,7 +98,8 @@ class CaptureThread:
         try:
             while not self._stopping.is_set():
                 most = 1 if self.quiet else limits.CAPTURE_RUN_PACKETS
-                put = self._capture.run(self._ring, most, limits.CAPTURE_RUN_MS)
+                longest = limits.CAPTURE_RUN_MS if self.quiet else limits.CAPTURE_DROWSY_MS
+                put = self._capture.run(self._ring, most, longest)
                 self._note_warning()
                 self.quiet = put == 0
                 if put < 0:

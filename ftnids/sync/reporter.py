@@ -117,8 +117,9 @@ class Reporter:
         self._go_back(now_ns)
         if head - self.sent < FULL and now_ns < self.last_ns + interval_ns and not self.asked:
             return []
+        if head > self.sent or not self.asked:
+            self.last_ns = now_ns  # an answer without packets does not hold up those that come next
         self.asked = False
-        self.last_ns = now_ns
         self.rate.reported(max(self.sent - self._counted, 0), now_ns)
         self._counted = max(self._counted, self.sent)
         if self.sent == self.heard:

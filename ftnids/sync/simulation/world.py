@@ -45,7 +45,7 @@ from ftnids.sync.simulation.traffic import Link, kept, lateness, traffic
 from ftnids.sync.simulation.weather import US, Fault, Weather, draw
 
 EPOCH = 1_700_000_000_000_000_000
-DROWSY = limits.CAPTURE_RUN_MS * MS  # nothing captured for so long: a quiet link
+DROWSY = limits.CAPTURE_DROWSY_MS * MS
 TURN = 100 * US  # a replica reads its messages so often, all that are there
 LOOK = 10 * MS  # how often the world looks whether everybody is back
 QUIET = 30 * MS  # from the last packet or fault to the end of the captures, at least
@@ -272,6 +272,7 @@ class Simulation:
         self._capture(x, local)
         x.engine.filled((x.stream.head - x.stream.tail) / self.weather.slots)
         x.engine.quiet = x.stream.quiet_ns(local - self.weather.jitter) >= DROWSY
+        self._carry_out(x)  # what came is stored before it is acknowledged
         x.engine.tick(local)
         self._carry_out(x)
         self._note_clock(x)
