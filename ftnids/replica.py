@@ -19,23 +19,19 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from types import FrameType
 from typing import Final
 
 import numpy as np
 
-from ftnids import __version__, core, limits, log, notes, privileges, protocol, rekey
-from ftnids.alerts.dedup import Deduplicator
-from ftnids.alerts.desk import Desk
+from ftnids import __version__, core, limits, log, notes, outlets, privileges, protocol, rekey
 from ftnids.alerts.identity import END_OF_FLOW, Identifier
-from ftnids.alerts.outputs import JsonLines, Output, Stdout, Syslog
 from ftnids.alerts.readers import Record
 from ftnids.capture import CaptureThread, open_capture
 from ftnids.config import Config
 from ftnids.core import Capture, PacketBatch, Ring
-from ftnids.feed import Feed, Hashes, Ids, PcapFile, put_aside
+from ftnids.feed import Ids
 from ftnids.peers.transport import Transport
 from ftnids.status import snapshot
 from ftnids.status.delay import DelayMeter
@@ -43,7 +39,6 @@ from ftnids.sync.actions import Action, Change, End, Fail, Free, Note, Publish, 
 from ftnids.sync.engine import Engine
 from ftnids.sync.membership import State
 from ftnids.sync.messages import Alert, Bytes, Leave, Message, Status, View
-from snort_adapter.launchers import launcher
 
 EPOCH_NS: Final = time.time_ns() - time.monotonic_ns()
 WAIT_S: Final = 0.02  # the main loop looks around at least that often
@@ -128,49 +123,9 @@ class Replica:
         undo.callback(self.transport.close)
         settings = protocol.settings(config, self.incarnation, self.capture.linktype, self.ring.agreed_slots)
         self.engine = Engine(settings, self.ring, self._now_ns())
-        self.feed, self.ids, self._hashes = self._make_feed()
-        self.desk = self._make_desk()
+        self.feed, self.ids, self._hashes = outlets.make_feed(config, self.ring)
+        self.desk = outlets.make_desk(config, self._header)
         self.thread = CaptureThread(self.capture, self.ring, wake=self.transport.wake)
-
-    def _make_feed(self) -> tuple[Feed, Ids | None, Hashes | None]:
-        config, feed = self.config, Feed(self.ring)
-        ids = hashes = None
-        if config.feed.ids != "none":
-            program = launcher(config.feed.ids, config.feed.ids_binary, config.feed.ids_config, config.feed.rules)
-            program.validate(config.replica.log_dir / "ids")
-            ids = Ids(self.ring, program, config.replica.run_dir, config.replica.log_dir)
-            feed.add(ids)
-        if path := config.in_log_dir(config.feed.agreed_pcap):
-            put_aside(path)
-            feed.add(PcapFile(self.ring, path))
-        if path := config.in_log_dir(config.feed.hashes):
-            put_aside(path)
-            hashes = Hashes(self.ring, path)
-            feed.add(hashes)
-        return feed, ids, hashes
-
-    def _make_desk(self) -> Desk:
-        settings = self.config.alerts
-        outputs: list[Output] = []
-        ids_of_others: Callable[[], list[str]] = list
-        if path := self.config.in_log_dir(settings.output):
-            outputs.append(lines := JsonLines(path))
-            ids_of_others = lines.ids_of_others
-        outputs += [Stdout()] if settings.stdout else []
-        outputs += [Syslog()] if settings.syslog else []
-        eve = self.config.in_log_dir(settings.eve_output)
-        deduplicator = Deduplicator(hold_ms=settings.hold_ms, known=ids_of_others())
-        eve_outputs = [JsonLines(eve)] if eve else []
-        return Desk(
-            self.me,
-            self.names,
-            self._header,
-            deduplicator,
-            outputs,
-            eve_outputs,
-            ids_of_others,
-            stall_ms=self.config.sync.failure_ms,
-        )
 
     # -- the loop -----------------------------------------------------------------------------------
 

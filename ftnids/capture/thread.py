@@ -49,7 +49,7 @@ class CaptureThread:
 
     def look(self) -> None:
         """Have the watermark brought up to now where it is not, if that is soon done; else it comes later."""
-        stale_ns = self._capture.clock_ns - limits.CAPTURE_STALE_NS
+        stale_ns = self._capture.clock_ns - self._capture.guard_ns - limits.CAPTURE_STALE_NS
         if self._finished or self._ring.watermark_ns >= stale_ns:
             return
         self._capture.look()

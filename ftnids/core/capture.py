@@ -22,6 +22,7 @@ class Capture:
         self.name = name
         self.snaplen = snaplen
         self._source = source
+        self.guard_ns = 0  # by how much a watermark that is up to date stays behind `clock_ns`
 
     @classmethod
     def live(
@@ -45,13 +46,16 @@ class Capture:
         _check_range(interface, "snaplen", snaplen, 1, limits.MAX_SNAPLEN)
         _check_range(interface, "buffer_bytes", buffer_bytes, limits.MIN_CAPTURE_BUFFER, limits.MAX_CAPTURE_BUFFER)
         _check_skew(interface, clock_offset_ns, jitter_ns)
+        immediate = immediate and cls.native.IMPL == "c"  # pcapy-ng has no immediate mode
         guard_ns = limits.CAPTURE_GUARD_NS if immediate else limits.CAPTURE_HOLD_NS
         try:
             source = cls.native.Source.live(interface, snaplen, promiscuous, buffer_bytes, bpf, immediate, guard_ns)
         except CaptureError as error:
             raise CaptureError(f"{interface}: {error}") from None
         source.set_skew(clock_offset_ns, 0, jitter_ns, seed & 0xFFFFFFFFFFFFFFFF)
-        return cls(interface, source, snaplen)
+        capture = cls(interface, source, snaplen)
+        capture.guard_ns = guard_ns
+        return capture
 
     @classmethod
     def file(

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 def put_aside(path: Path) -> None:
     """Rename what an earlier run wrote to `path`, and remove all but ARCHIVES of such files; the log says which."""
-    if not path.exists():
+    if not path.is_file():  # nothing is there, or a device or pipe, which no run wrote
         return
     aside = path.with_name(f"{path.stem}.{time.time_ns()}{path.suffix}")
     path.rename(aside)

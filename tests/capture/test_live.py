@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ftnids import limits
+from ftnids.capture import CaptureThread
 from ftnids.core import RandomDrop, splitmix64
 from ftnids.core.capture import Capture
 from ftnids.core.ring import Ring
@@ -77,6 +80,47 @@ def test_watermark_moves_on_a_quiet_link(listen: Listen) -> None:
     assert first > 0
     run_until(source, ring, lambda: ring.watermark_ns > first)
     assert ring.watermark_ns < source.clock_ns
+
+
+def test_a_quiet_link_wakes_the_main_loop_and_is_looked_at_on_demand(wire: Wire, listen: Listen) -> None:
+    source, ring = listen()
+    woken = threading.Event()
+    thread = CaptureThread(source, ring, wake=woken.set)
+
+    def await_quiet() -> None:
+        until = time.monotonic() + PATIENCE_S
+        while not thread.quiet:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+
+    thread.start()
+    try:
+        for number in range(3):
+            await_quiet()
+            for _ in range(20):  # the kernel may delay one thread or the other, not each time
+                asked = source.clock_ns
+                thread.look()
+                if ring.watermark_ns > asked - source.guard_ns - 2 * limits.CAPTURE_STALE_NS:
+                    break
+            else:
+                pytest.fail(f"the watermark lags by {(source.clock_ns - ring.watermark_ns) / 1e6:.1f} ms")
+            woken.clear()
+            wire.send([frame(number)])
+            assert woken.wait(PATIENCE_S)
+            assert ring.head == number + 1
+    finally:
+        thread.stop()
+        thread.join(PATIENCE_S)
+    thread.look()  # nothing, once it has ended
+
+
+def test_packets_that_gather_all_arrive(wire: Wire, listen: Listen) -> None:
+    source, ring = listen()
+    for burst in range(20):
+        wire.send([frame(20 * burst + n) for n in range(20)])
+        source.run(ring, SLOTS, 1)
+    run_until(source, ring, lambda: ring.head == 400)
+    assert [one[1] for one in contents(ring, 0, 400)] == [frame(n) for n in range(400)]
 
 
 def test_at_most_what_was_asked_for(wire: Wire, listen: Listen) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,15 @@ def pcap(packets: int) -> bytes:
 
 def lines(packets: int) -> bytes:
     return b"".join(b"%d %016x %d\n" % (seq, seq, seq) for seq in range(packets))
+
+
+def test_what_is_no_file_is_left_where_it_is(tmp_path: Path) -> None:
+    """Else `agreed_pcap = "/dev/null"` would rename the device of the whole machine."""
+    pipe = tmp_path / "agreed.pcap"
+    os.mkfifo(pipe)
+    put_aside(pipe)
+    put_aside(tmp_path)
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_what_an_earlier_run_wrote_is_put_aside_and_said(tmp_path: Path) -> None:

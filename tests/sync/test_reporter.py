@@ -55,6 +55,28 @@ def test_a_quiet_stream_still_moves_its_watermark() -> None:
     assert len(reporter.reports(VIEW, 102 * MS, 2 * MS, 0)) == 1
 
 
+def test_one_with_nothing_to_report_is_silent_until_it_is_asked() -> None:
+    stream = MemoryStream()
+    reporter = Reporter(SETTINGS, stream, 0)
+    assert reporter.silent()
+    feed(stream, 10)
+    assert not reporter.silent(), "packets"
+    reporter.reports(VIEW, 100 * MS, 8 * MS, 0)
+    assert not reporter.silent(), "the coordinator may not have them"
+    reporter.acknowledged(10, 101 * MS)
+    assert reporter.silent()
+    reporter.asked = True
+    assert not reporter.silent()
+    (answer,) = reporter.reports(VIEW, 102 * MS, 8 * MS, 0)
+    assert (len(answer.hash), answer.watermark_ns) == (0, stream.watermark_ns)
+    assert reporter.silent()
+    feed(stream, 1)
+    assert len(reporter.reports(VIEW, 108 * MS, 8 * MS, 0)) == 1, "an answer does not hold up what comes next"
+    reporter.acknowledged(11, 109 * MS)
+    reporter.end()
+    assert not reporter.silent(), "the last word may be lost"
+
+
 def test_what_is_not_acknowledged_is_reported_again() -> None:
     stream = MemoryStream()
     reporter = Reporter(SETTINGS, stream, 0)

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import pcapy
 
-from ftnids import limits
 from ftnids.core import layout
 from ftnids.core.packets import splitmix64
 from ftnids.core.pure import files
@@ -312,7 +311,7 @@ class _Live(Source):
         if bpf:
             compile_filter(self.linktype, bpf)
             self._pcap.setfilter(bpf)
-        self._guard_ns = max(guard_ns, limits.CAPTURE_HOLD_NS)  # pcapy-ng has no immediate mode
+        self._guard_ns = guard_ns
         self._poll = select.poll()
         self._poll.register(self._pcap.getfd(), select.POLLIN)
         self._clock = Clock(time.monotonic_ns(), time.time_ns(), time.monotonic_ns())
