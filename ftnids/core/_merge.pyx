@@ -21,8 +21,9 @@ cdef extern from "merge.h" nogil:
         const uint64_t *hash
         const int64_t *time
         const int64_t *position
+        int64_t tolerance
     struct ftn_limits:
-        int64_t tolerance, reorder
+        int64_t reorder
         int length
     struct ftn_survey_out "ftn_survey":
         uint64_t *hash
@@ -87,7 +88,7 @@ def merge(hashes, times, tolerance_ns, reorder_ns, reorder_places):
 def survey(place, time_ns, hashes, times, positions, tolerance_ns, reorder_ns, length):
     """`ftnids.sync.survey.survey`, as a tuple."""
     cdef ftn_surveyed captures[CAPTURES]
-    cdef ftn_limits limits = ftn_limits(tolerance_ns, reorder_ns, length)
+    cdef ftn_limits limits = ftn_limits(reorder_ns, length)
     cdef ftn_survey_out out
     cdef const int64_t[:, ::1] places = np.ascontiguousarray(place)
     cdef const int64_t[::1] merged_times = np.ascontiguousarray(time_ns)
@@ -116,6 +117,7 @@ def survey(place, time_ns, hashes, times, positions, tolerance_ns, reorder_ns, l
         own = view = np.ascontiguousarray(positions[r], np.int64)
         captures[r].position = &view[0] if len(own) else NULL
         kept.append(own)
+        captures[r].tolerance = tolerance_ns[r]
         out.index[r] = &index[r, 0]
     out.hash, out.holders, out.first, out.last = &hash_out[0], &holders_out[0], &stamps[0, 0], &stamps[1, 0]
     with nogil:

@@ -41,7 +41,7 @@ class Kernels(Protocol):
         hashes: Sequence[U64],
         times: Sequence[I64],
         positions: Sequence[I64],
-        tolerance_ns: int,
+        tolerance_ns: Sequence[int],
         reorder_ns: int,
         length: int,
     ) -> tuple[U64, U32, list[I64], int, int, int, int, int, int, int]: ...

@@ -30,11 +30,12 @@ struct ftn_surveyed {
     const uint64_t *hash;
     const int64_t *time;     /* ns on the common clock */
     const int64_t *position; /* of each packet in all that the capture has seen */
+    int64_t tolerance;       /* ns */
 };
 
 struct ftn_limits {
-    int64_t tolerance, reorder; /* ns */
-    int length;                 /* packets of an anchor */
+    int64_t reorder; /* ns */
+    int length;      /* packets of an anchor */
 };
 
 struct ftn_survey {

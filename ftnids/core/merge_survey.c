@@ -13,8 +13,18 @@ enum { FLOOD_LOOK = 16 }; /* packets of an anchor that must differ from each oth
 static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* The widest tolerance of some captures. */
+static int64_t widest_of(const struct ftn_surveyed *captures, uint32_t holders)
+{
+    int64_t widest = 0;
+    for (; holders; holders &= holders - 1)
+        widest = max64(widest, captures[__builtin_ctz(holders)].tolerance);
+    return widest;
+}
+
 /* Notes packet i and the one before it in its slot, where they are equal. */
-static void compare(struct ftn_survey *s, uint32_t *before, int shift, size_t i, const struct ftn_limits *limits)
+static void compare(struct ftn_survey *s, uint32_t *before, int shift, size_t i, const struct ftn_surveyed *captures,
+                    int64_t reorder)
 {
     const size_t slot = (s->hash[i] * UINT64_C(0x9e3779b97f4a7c15)) >> shift;
     const uint32_t known = before[slot];
@@ -23,7 +33,7 @@ static void compare(struct ftn_survey *s, uint32_t *before, int shift, size_t i,
         return;
     const size_t j = known - 1;
     const int64_t gap = max64(s->last[i], s->last[j]) - min64(s->first[i], s->first[j]);
-    if (gap > limits->reorder || gap <= limits->tolerance)
+    if (gap > reorder || gap <= widest_of(captures, s->holders[i] | s->holders[j]))
         return;
     if (s->holders[i] & s->holders[j]) {
         s->repeats++;
@@ -47,7 +57,7 @@ int ftn_survey(const struct ftn_surveyed *captures, int count, const int64_t *pl
                const struct ftn_limits *limits, struct ftn_survey *s)
 {
     const uint32_t everyone = (UINT32_C(1) << count) - 1;
-    const int64_t apart = max64(limits->tolerance, limits->reorder);
+    const int64_t apart = max64(widest_of(captures, everyone), limits->reorder);
     int64_t position[FTN_MERGE_CAPTURES] = {0}, lacked = INT64_MIN / 2;
     size_t begun = 0, next = 0; /* where the run began that a packet is in; behind the last anchor */
     bool before_full = false;
@@ -75,9 +85,9 @@ int ftn_survey(const struct ftn_surveyed *captures, int count, const int64_t *pl
         }
         const bool full = s->holders[i] == everyone;
         const int64_t spread = s->last[i] - s->first[i];
-        if (spread > limits->tolerance && spread <= limits->reorder)
-            s->spread = max64(s->spread, spread);
-        compare(s, before, 64 - bits, i, limits);
+        if (spread <= limits->reorder && spread > s->spread && spread > widest_of(captures, s->holders[i]))
+            s->spread = spread;
+        compare(s, before, 64 - bits, i, captures, limits->reorder);
         const bool fresh = full && !repeated(s, i, limits->length);
         if (!follows || !fresh)
             begun = i;

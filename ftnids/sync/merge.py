@@ -378,7 +378,7 @@ class Merger:
 
     def _survey(self, window: _Window, merged: align.Merged) -> Survey:
         times, positions = window.times, [stream.position for stream in window.streams]
-        within = window.tolerance, self._settings.reorder_ns, self._settings.l
+        within = window.tolerances, self._settings.reorder_ns, self._settings.l
         return survey(merged.place, merged.time_ns, window.hashes, times, positions, *within)
 
     def _late_stamps(self, window: _Window, merged: align.Merged, seen: Survey) -> int:

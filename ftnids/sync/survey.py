@@ -8,10 +8,10 @@ Three questions are asked of a merged window, and one pass answers them.
 * *Where are the anchors*: runs of `length` packets, all different, that all captures hold contiguously.  A packet
   equal to one of the few before it begins a new run, as floods make no anchors.  An anchor *holds* when no packet that
   some capture lacks lies within the tolerance and the reorder window before its end: its missing copy may still come.
-* *Which packets look like one* (`ftnids.sync.jitter`): two equal ones, one after the other, further apart than the
-  tolerance but within the reorder window.  No capture has both: they are *parted*; else they are a repeat.  Each packet
-  is compared with the one before it in its slot of a table: a slot that two hashes share may hide a pair, and makes
-  none up.
+* *Which packets look like one* (`ftnids.sync.jitter`): two equal ones, one after the other, further apart than their
+  captures' tolerance but within the reorder window.  No capture has both: they are *parted*; else they are a repeat.
+  Each packet is compared with the one before it in its slot of a table: a slot that two hashes share may hide a pair,
+  and makes none up.
 
 `survey` is in C (`ftnids/core/merge_survey.c`) or, its twin, here, as FTNIDS_IMPL says.
 """
@@ -62,13 +62,14 @@ def survey(
     hashes: Sequence[U64],
     times: Sequence[I64],
     positions: Sequence[I64],
-    tolerance_ns: int,
+    tolerance_ns: Sequence[int],
     reorder_ns: int,
     length: int,
 ) -> Survey:
     """Look at m >= 1 merged packets, `place` [m, N] and `time_ns` [m] as the aligner put them out.
 
-    `hashes`, `times` (on the common clock) and `positions` are those of the captures, `length` is an anchor's.
+    `hashes`, `times` (on the common clock), `positions` and `tolerance_ns` are those of the captures, `length` is an
+    anchor's.
     """
     given = place, time_ns, hashes, times, positions, tolerance_ns, reorder_ns, length
     native = kernels.chosen()
@@ -81,7 +82,7 @@ def in_python(
     hashes: Sequence[U64],
     times: Sequence[I64],
     positions: Sequence[I64],
-    tolerance_ns: int,
+    tolerance_ns: Sequence[int],
     reorder_ns: int,
     length: int,
 ) -> Survey:
@@ -97,14 +98,14 @@ def in_python(
     holders = (here * (1 << np.arange(here.shape[1]))).sum(axis=1).astype(np.uint32)
     ends = _anchors(full, _follows(place, positions, full), merged, length)
     lacked = np.maximum.accumulate(np.where(full, NONE_LACKED, time_ns))
-    certain = ends[time_ns[ends] - lacked[ends] > max(tolerance_ns, reorder_ns)]
+    certain = ends[time_ns[ends] - lacked[ends] > max(*tolerance_ns, reorder_ns)]
     gaps = np.diff(np.concatenate([[-1], ends, [len(place) - 1]]))
     before, behind = _equal(merged)
     apart = np.maximum(last[before], last[behind]) - np.minimum(first[before], first[behind])
-    near = (apart <= reorder_ns) & (apart > tolerance_ns)
+    near = (apart <= reorder_ns) & (apart > _widest(holders[before] | holders[behind], tolerance_ns))
     parted = near & (holders[before] & holders[behind] == 0)
     spread = last - first
-    spread = spread[(spread > tolerance_ns) & (spread <= reorder_ns)]
+    spread = spread[(spread > _widest(holders, tolerance_ns)) & (spread <= reorder_ns)]
     return Survey(
         merged,
         holders,
@@ -117,6 +118,15 @@ def in_python(
         int(apart[parted].max(initial=0)),
         int(spread.max(initial=0)),
     )
+
+
+def _widest(holders: U32, tolerance_ns: Sequence[int]) -> I64:
+    """The widest tolerance of each packet's captures."""
+    widest = np.zeros(len(holders), np.int64)
+    for r, tolerance in enumerate(tolerance_ns):
+        own = holders & np.uint32(1 << r) != 0
+        widest[own] = np.maximum(widest[own], tolerance)
+    return widest
 
 
 def _follows(place: I64, positions: Sequence[I64], full: NDArray[np.bool_]) -> NDArray[np.bool_]:

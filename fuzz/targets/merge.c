@@ -75,7 +75,7 @@ static void survey(const struct ftn_capture_view *views, int captures, size_t ro
             CHECK(i == 0 || time_of[i - 1] <= time_of[i]);
             position[i] = (int64_t)(i + i / 9);
         }
-        seen[r] = (struct ftn_surveyed){views[r].hash, time_of, position};
+        seen[r] = (struct ftn_surveyed){views[r].hash, time_of, position, views[r].tolerance};
         s.index[r] = malloc(n * sizeof *s.index[r]);
     }
     CHECK(ftn_survey(seen, captures, place, time, rows, limits, &s) == 0);
@@ -122,7 +122,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ftn_merge(views, captures, SPANS[data[0] >> 4 & 3], data[0] & 0x40 ? 64 : 2, place, time, flags);
     CHECK(count >= 0 && count <= (ptrdiff_t)packets);
     check(views, sides, captures, count, place, time);
-    const struct ftn_limits limits = {SPANS[data[0] >> 2 & 3], SPANS[data[0] >> 4 & 3], 1 + data[0] % 9};
+    const struct ftn_limits limits = {SPANS[data[0] >> 4 & 3], 1 + data[0] % 9};
     survey(views, captures, (size_t)count, place, time, &limits);
     for (int r = 0; r < captures; r++) {
         free(sides[r].hash);
