@@ -53,7 +53,7 @@ READY_S: Final = 20.0
 QUIET_S: Final = 0.2  # without a new packet: all that was sent has arrived
 WARM_S: Final = 0.5  # of traffic before it is measured
 END_S: Final = 15.0
-SEEN: Final = "captured", "injected_drops"
+SEEN: Final = "captured", "injected_drops", "left_to_peers"
 MAIN, ZEROMQ, CAPTURING = PARTS = "main loop", "ZeroMQ", "capture"  # of a replica's threads
 DUMP: Final = Path(__file__).resolve().parent / "native" / "dump.c"
 SURICATA: Final = """%YAML 1.1

@@ -8,6 +8,7 @@ PER_REPLICA: Final = (
     "kernel_drops",  # dropped by the kernel or the interface before libpcap saw them
     "ring_drops",  # dropped because the ring was full
     "injected_drops",  # dropped by fault injection
+    "left_to_peers",  # not kept while the ring was filling, because a peer keeps them
     "recovered",  # agreed packets whose bytes came from a peer
     "lost",  # seqs decided void: no survivor has the bytes
     "agreed",  # packets of the agreed stream that are stable here

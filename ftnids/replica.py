@@ -256,6 +256,7 @@ class Replica:
 
     def _start(self, start: Start) -> None:
         self.feed.start_at(start.seq)
+        self._share(start.members)
         self._captured_before = start.position  # not in the agreed stream
         self._log.info("view", **self._view_facts(start), captured_before=start.position)
         self.desk.start(start.view.coordinator, start.members, time.monotonic_ns())
@@ -264,7 +265,12 @@ class Replica:
         elif start.position > self.ring.tail:
             self.ring.free_captured(start.position)
 
+    def _share(self, members: tuple[int, ...]) -> None:
+        """Rings that fill are shared among the view's members."""
+        self.capture.set_share(members.index(self.me), len(members))
+
     def _changed(self, change: Change) -> None:
+        self._share(change.members)
         self._log.warning("view_changed", **self._view_facts(change))
         self.desk.start(change.view.coordinator, change.members, time.monotonic_ns(), change.left)
 
@@ -370,6 +376,7 @@ class Replica:
             "kernel_drops": self.thread.kernel_drops,
             "ring_drops": self.thread.ring_drops,
             "injected_drops": self.thread.injected_drops,
+            "left_to_peers": self.thread.left_to_peers,
             "alerts": self.desk.alerts,
             "delay_p50_ms": round(self._delay.histogram.percentile(0.5), 3),
             "delay_p99_ms": round(self._delay.histogram.percentile(0.99), 3),

@@ -13,7 +13,7 @@ from ftnids.core.ring import Ring
 from ftnids.errors import FtnidsError
 
 LOOK_S: Final = 0.00005
-COUNTERS: Final = ("captured", "kernel_drops", "ring_drops", "injected_drops")
+COUNTERS: Final = ("captured", "kernel_drops", "ring_drops", "injected_drops", "left_to_peers")
 
 
 class CaptureThread:
@@ -83,6 +83,11 @@ class CaptureThread:
     def injected_drops(self) -> int:
         """Packets dropped by fault injection."""
         return self._count("injected_drops")
+
+    @property
+    def left_to_peers(self) -> int:
+        """Packets that were a peer's to keep while the ring filled."""
+        return self._count("left_to_peers")
 
     @property
     def warning(self) -> str:

@@ -80,7 +80,7 @@ cdef extern from "capture.h" nogil:
         ftn_skew skew
         ftn_drop drop
         ftn_pace pace
-        uint64_t captured, kernel_drops, ring_drops, injected_drops
+        uint64_t captured, kernel_drops, ring_drops, injected_drops, left_to_peers
         char *warning
         char *error
     struct ftn_live_options:
@@ -94,6 +94,7 @@ cdef extern from "capture.h" nogil:
     long ftn_capture_run(ftn_capture *c, ftn_ring *ring, const ftn_hasher *hasher, long limit, int64_t timeout_ns)
     int64_t ftn_capture_clock_ns(const ftn_capture *c)
     void ftn_look(const ftn_capture *c)
+    void ftn_set_share(ftn_capture *c, uint32_t mine, uint32_t shares)
     void ftn_update_stats(ftn_capture *c)
     enum:
         FTN_END, FTN_FAILED
@@ -300,6 +301,9 @@ cdef class Source:
         self.capture.drop.after_kept, self.capture.drop.after_dropped = after_kept, after_dropped
         self.capture.drop.index, self.capture.drop.dropping = 0, False
 
+    def set_share(self, uint32_t mine, uint32_t shares):
+        ftn_set_share(&self.capture, mine, shares)
+
     def look(self):
         if self.capture.pcap != NULL:
             ftn_look(&self.capture)
@@ -336,6 +340,10 @@ cdef class Source:
     @property
     def injected_drops(self):
         return self.capture.injected_drops
+
+    @property
+    def left_to_peers(self):
+        return self.capture.left_to_peers
 
     @property
     def clock_steps(self):

@@ -14,6 +14,7 @@
 #define STATS_NS 100000000   /* between two looks at the kernel's counters */
 #define MAX_SECONDS 9000000000 /* later stamps would not fit in 63 bits of ns; they are cut to this */
 #define BATCH 65536
+#define SHARE_FROM 4         /* a ring is shared with its peers from one part in so many on */
 
 /* What became of the pending packet. */
 enum fate { DONE, WAITING, GATHER, NOT_DUE, FULL };
@@ -104,6 +105,17 @@ static bool put(struct ftn_capture *c)
     return true;
 }
 
+/* Whether the pending packet is one that a peer keeps, while the ring fills. */
+static bool left_to_peer(const struct ftn_capture *c)
+{
+    const struct ftn_store *store = &c->ring->captured;
+    const uint64_t share = ftn_load_acquire(c->share);
+    const uint32_t shares = (uint32_t)(share >> 32);
+    if (shares < 2 || !ftn_fuller_than(store, SHARE_FROM))
+        return false;
+    return ftn_hash_frame(c->hasher, c->next.data, c->next.caplen, c->next.wirelen) % shares != (uint32_t)share;
+}
+
 /* Bring the pending packet to where it belongs, if it can go there now. */
 static enum fate settle(struct ftn_capture *c)
 {
@@ -112,6 +124,8 @@ static enum fate settle(struct ftn_capture *c)
         return NOT_DUE;
     if (p->dropped) {
         c->injected_drops++;
+    } else if (c->live && left_to_peer(c)) {
+        c->left_to_peers++;
     } else if (put(c)) {
         c->captured++;
     } else if (c->live) {
@@ -262,6 +276,11 @@ long ftn_capture_run(struct ftn_capture *c, struct ftn_ring *ring, const struct 
     if (done == 0)
         ftn_update_stats(c); /* quiet: the counters are up to date */
     return done == 0 && c->ended ? FTN_END : done;
+}
+
+void ftn_set_share(struct ftn_capture *c, uint32_t mine, uint32_t shares)
+{
+    ftn_store_release(c->share, (uint64_t)shares << 32 | mine);
 }
 
 void ftn_look(const struct ftn_capture *c)

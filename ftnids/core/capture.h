@@ -40,7 +40,8 @@ struct ftn_capture {
     int64_t began_ns, first_ns; /* monotonic time and stamp of packet 0 */
     uint64_t seen; /* packets before injected loss */
 
-    uint64_t captured, kernel_drops, ring_drops, injected_drops;
+    uint64_t captured, kernel_drops, ring_drops, injected_drops, left_to_peers;
+    uint64_t share; /* what ftn_set_share said */
     uint32_t kernel_last; /* libpcap's counter wraps */
     int64_t stats_ns;
 
@@ -76,6 +77,12 @@ int64_t ftn_real_ns(void);
 int64_t ftn_capture_clock_ns(const struct ftn_capture *c);
 /* Read the kernel's drop counters. */
 void ftn_update_stats(struct ftn_capture *c);
+
+/*
+ * Keep share `mine` of `shares` alone of what comes while the ring is more than a quarter full: peers keep the others,
+ * by the packets' hashes.  `shares` of 1 keeps all.  May be called while a live source runs in another thread.
+ */
+void ftn_set_share(struct ftn_capture *c, uint32_t mine, uint32_t shares);
 
 /* Have a quiet live source that runs in another thread raise its watermark now. */
 void ftn_look(const struct ftn_capture *c);

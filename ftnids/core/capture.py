@@ -95,6 +95,13 @@ class Capture:
         """Drop packets from here on as `drop` decides, from its beginning.  A dropped packet takes no position."""
         self._source.set_drop(drop.seed, drop.first, drop.after_kept, drop.after_dropped)
 
+    def set_share(self, mine: int, shares: int) -> None:
+        """Keep share `mine` of `shares` alone while a live source's ring is more than a quarter full.
+
+        Which packet is whose share its hash says, to all replicas alike.  `shares` of 1 keeps all.
+        """
+        self._source.set_share(mine, shares)
+
     def look(self) -> None:
         """Have a `run` in another thread bring the ring's watermark up to now, soon, though nothing is captured."""
         self._source.look()
@@ -139,6 +146,11 @@ class Capture:
     def injected_drops(self) -> int:
         """Packets dropped by `set_drop`."""
         return self._source.injected_drops
+
+    @property
+    def left_to_peers(self) -> int:
+        """Packets that were not kept because the ring filled and they were a peer's share."""
+        return self._source.left_to_peers
 
     @property
     def clock_steps(self) -> int:

@@ -315,6 +315,18 @@ static inline uint64_t ftn_reserve(const struct ftn_store *s, uint32_t caplen)
     return start <= oldest && need <= oldest - start ? start : UINT64_MAX;
 }
 
+/* Whether more than one part in `parts` of the slots or of the arena is taken. */
+static inline bool ftn_fuller_than(const struct ftn_store *s, uint64_t parts)
+{
+    const uint64_t head = s->count->head, tail = ftn_load_acquire(s->count->tail), next = s->count->next;
+    if (head == tail)
+        return false;
+    if (head - tail > (s->mask + 1) / parts)
+        return true;
+    const uint64_t oldest = s->at[tail & s->mask];
+    return (next > oldest ? next - oldest : s->arena - oldest + next) > s->arena / parts;
+}
+
 /* Publish the frame whose bytes were written at `at` (from ftn_reserve). */
 static inline void ftn_publish(struct ftn_store *s, uint64_t at, uint32_t caplen, uint32_t wirelen, uint64_t hash,
                                int64_t time)

@@ -248,7 +248,7 @@ class Truth:
             begun = 0
         elif life.in_order and life.stopped_us > last:
             counters = self._stage.status(life.replica)["counters"]
-            begun = total - counters["captured"] - counters["injected_drops"]
+            begun = total - sum(counters[of] for of in ("captured", "injected_drops", "left_to_peers"))
         else:
             return None
         options = self._stage.options

@@ -67,6 +67,5 @@ class Voice:
 
 
 def seen_by(state: dict[str, Any]) -> int:
-    """Packets that reached a replica, those included that fault injection then dropped."""
-    counters = state["counters"]
-    return int(counters.get("captured", 0)) + int(counters.get("injected_drops", 0))
+    """Packets that reached a replica, those included that it left to a peer or that fault injection dropped."""
+    return sum(int(state["counters"].get(of, 0)) for of in ("captured", "injected_drops", "left_to_peers"))

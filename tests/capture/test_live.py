@@ -143,6 +143,29 @@ def test_full_ring_drops_and_counts(wire: Wire, listen: Listen) -> None:
     assert contents(ring, SLOTS, SLOTS + 1)[0][1] == frame(9999)
 
 
+def test_a_ring_that_fills_is_shared_with_peers(wire: Wire, listen: Listen) -> None:
+    """Who keeps what is the same for all; up to a quarter, and alone, a replica keeps everything."""
+    wanted = SLOTS // 4 + 400
+    found = []
+    for mine in range(3):
+        source, ring = listen()
+        source.set_share(mine, 3)
+        wire.send([frame(n) for n in range(wanted)])
+        run_until(source, ring, lambda: ring.head + source.left_to_peers == wanted)  # noqa: B023
+        kept = [int.from_bytes(one[1][14:18]) for one in contents(ring, 0, ring.head)]
+        assert kept[: SLOTS // 4 + 1] == list(range(SLOTS // 4 + 1))
+        assert (source.captured, source.ring_drops) == (ring.head, 0)
+        found.append(set(kept[SLOTS // 4 + 1 :]))
+        ring.free_captured(ring.head)
+        before = source.left_to_peers
+        wire.send([frame(n) for n in range(10)])
+        run_until(source, ring, lambda: source.captured == len(kept) + 10)  # noqa: B023
+        assert source.left_to_peers == before
+        source.close()
+    assert set.union(*found) == set(range(SLOTS // 4 + 1, wanted))
+    assert sum(map(len, found)) <= wanted - SLOTS // 4 - 1 + 2  # but for what came before the ring was that full
+
+
 def test_kernel_drops_are_counted(wire: Wire, listen: Listen) -> None:
     """A small kernel buffer that nobody empties: what is not captured is counted as dropped."""
     source, ring = listen({"slots": 16_384, "arena_bytes": 32 << 20}, buffer_bytes=1 << 16)

@@ -75,6 +75,14 @@ class Store:
         start = 0 if next_ > oldest else next_
         return start if start + size <= oldest else None
 
+    def fuller_than(self, parts: int) -> bool:
+        """Whether more than one part in `parts` of the slots or of the arena is taken."""
+        head, tail, next_ = self.head, self.tail, self.count[layout.NEXT // 8]
+        if head == tail or head - tail > self.slots // parts:
+            return head != tail
+        oldest = self.at[tail % self.slots]
+        return (next_ - oldest if next_ > oldest else self.arena - oldest + next_) > self.arena // parts
+
     def put(self, frame: bytes, wirelen: int, hash_: int, time_ns: int) -> int | None:
         """Store and publish one packet; its number, None if there is no room."""
         size = layout.round_up(max(len(frame), 1), layout.ALIGN)

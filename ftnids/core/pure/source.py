@@ -22,6 +22,7 @@ TICK_S: Final = 0.001
 FULL_S: Final = 0.0002
 STATS_NS: Final = 100_000_000
 BATCH: Final = 65_536
+SHARE_FROM: Final = 4
 ENDS: Final = (1 << 63) - 1
 LONGEST_S: Final = 9_000_000_000
 GAMMA: Final = 0x9E3779B97F4A7C15
@@ -130,7 +131,8 @@ class Source:
 
     def __init__(self, linktype: int, snaplen: int) -> None:
         self.linktype, self.snaplen = linktype, snaplen
-        self.captured = self.kernel_drops = self.ring_drops = self.injected_drops = 0
+        self.captured = self.kernel_drops = self.ring_drops = self.injected_drops = self.left_to_peers = 0
+        self._share, self._shares = 0, 1
         self.clock_steps = 0
         self.warning = ""
         self.closed = False
@@ -208,6 +210,8 @@ class Source:
         """Bring a packet to where it belongs; False if the ring is full and this source waits."""
         if packet.dropped:
             self.injected_drops += 1
+        elif not self.waits and self._left_to_peer(ring, packet):
+            self.left_to_peers += 1
         elif self._put(ring, packet):
             self.captured += 1
         elif self.waits:
@@ -217,6 +221,15 @@ class Source:
             ring.captured.add(layout.DROPPED)
         self._last_ns = packet.time_ns
         return True
+
+    def set_share(self, mine: int, shares: int) -> None:
+        """Keep share `mine` of `shares` alone while the ring is more than a quarter full."""
+        self._share, self._shares = mine, shares
+
+    def _left_to_peer(self, ring: Handle, packet: Pending) -> bool:
+        if self._shares < 2 or not ring.captured.fuller_than(SHARE_FROM):
+            return False
+        return hash_frame(packet.frame, ring.description.seed, packet.wirelen) % self._shares != self._share
 
     def _put(self, ring: Handle, packet: Pending) -> bool:
         hash_ = hash_frame(packet.frame, ring.description.seed, packet.wirelen)
