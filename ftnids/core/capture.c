@@ -11,6 +11,7 @@
 #define GATHER_NS 1000000    /* on a busy link packets gather in the kernel's buffer for so long ... */
 #define MANY 256             /* ... unless so many had come */
 #define FULL_NS 200000       /* between two looks at a full ring */
+#define PACE_NS 500000       /* by which a packet of a file may be late: each on time would keep a core busy */
 #define STATS_NS 100000000   /* between two looks at the kernel's counters */
 #define MAX_SECONDS 9000000000 /* later stamps would not fit in 63 bits of ns; they are cut to this */
 #define BATCH 65536
@@ -250,7 +251,8 @@ static void wait_for(struct ftn_capture *c, enum fate fate, int64_t left)
         return;
     }
     raise_watermark(c, c->next.time_ns - 1); /* nothing else comes before the pending packet */
-    sleep_ns(least(left, fate == FULL ? FULL_NS : due_ns(c) - ftn_monotonic_ns()));
+    const int64_t due = due_ns(c) - ftn_monotonic_ns();
+    sleep_ns(least(left, fate == FULL ? FULL_NS : due > PACE_NS ? due : PACE_NS));
 }
 
 long ftn_capture_run(struct ftn_capture *c, struct ftn_ring *ring, const struct ftn_hasher *hasher, long max,

@@ -165,7 +165,7 @@ class Nack(Message):
 
 @dataclass(slots=True)
 class Fetch(Message):
-    """Repair: asks for packet bytes by seq, or for hashes of [position, position + count); of none: for the watermark."""
+    """Asks for packet bytes by seq, or for the hashes of [position, position + count); of none: for the watermark."""
 
     seq: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     position: int = 0
