@@ -164,7 +164,6 @@ class Replica:
         wait_s = min((self.engine.deadline_ns() - now) / 1e9, WAIT_S)
         for message in self.transport.receive(max(wait_s, 0.0)):
             self._receive(message)
-        self._carry_out()  # what came is stored before it is acknowledged
         self._delay.captured(self.ring.head, time.monotonic_ns())
         if self.thread.ended and not self._capture_ended:
             self._capture_ended = True
@@ -176,6 +175,9 @@ class Replica:
             self.thread.look()
         self.engine.tick(self._now_ns())
         self._carry_out()
+        if self.engine.moved:  # what came is stored now, and is acknowledged in the same turn
+            self.engine.tick(self._now_ns())
+            self._carry_out()
         self._look_after(time.monotonic())
 
     def _receive(self, message: Message) -> None:

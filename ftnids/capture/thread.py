@@ -100,8 +100,10 @@ class CaptureThread:
         return count
 
     def _run(self) -> None:
+        ran = False
         try:
             while not self._stopping.is_set():
+                ran = True
                 most = 1 if self.quiet else limits.CAPTURE_RUN_PACKETS
                 longest = limits.CAPTURE_RUN_MS if self.quiet else limits.CAPTURE_DROWSY_MS
                 put = self._capture.run(self._ring, most, longest)
@@ -111,6 +113,9 @@ class CaptureThread:
                     break
                 if put == most:
                     self._wake()
+            else:
+                if ran and self._capture.guard_ns:  # what a live source had received by then is in the stream
+                    self._capture.run(self._ring, limits.CAPTURE_RUN_PACKETS, 1)
         except FtnidsError as error:
             self._error = error
         finally:

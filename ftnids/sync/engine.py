@@ -113,9 +113,9 @@ class Engine:
         match message:
             case Heartbeat():
                 self.membership.heartbeat(message, now_ns)
-                beat = self.settings.timers.heartbeat
-                if self.reporter and message.sender == self.view.coordinator and now_ns - self._beat_ns > beat // 2:
-                    self._beat_ns = now_ns - beat  # both in one turn
+                if self.reporter and message.sender == self.view.coordinator:
+                    due = self._next_beat_ns() - self.settings.timers.heartbeat // 2
+                    self._beat_ns = -(1 << 62) if now_ns >= due else self._beat_ns  # both in one turn
             case Join():
                 self.membership.joined(message, now_ns)
             case History():
@@ -235,7 +235,7 @@ class Engine:
             if self.watch is not None:
                 self.watch.woke()
         self._ticked_ns = now_ns
-        beating = now_ns - self._beat_ns >= self.settings.timers.heartbeat
+        beating = now_ns >= self._next_beat_ns()
         if beating:
             self._beats += 1
             self._beat_ns = now_ns
@@ -322,21 +322,26 @@ class Engine:
 
     def deadline_ns(self) -> int:
         """When `tick` wants to be called next, at the latest."""
-        beat = self._beat_ns + self.settings.timers.heartbeat
+        beat = self._next_beat_ns()
         if self.member is None or self.member.frozen:
             return min(beat, self._ticked_ns + 10 * MS)
         if self._idle(self.member):
             return beat
         interval = self._interval_ns()
         if self.reporter:
-            return min(beat, self.reporter.last_ns + interval)
+            silent = self.quiet and self.reporter.silent()
+            return min(beat, (self._ticked_ns if silent else self.reporter.last_ns) + interval)
         assert self.coordinator
         if self.coordinator.unfinished:
             return self._ticked_ns
         return min(beat, self._ticked_ns + interval, self.coordinator.late_ns(interval))
 
+    def _next_beat_ns(self) -> int:
+        idle = self.member is not None and not self.member.frozen and self._idle(self.member)
+        return self._beat_ns + self.settings.timers.heartbeat * (2 if idle else 1)
+
     def _idle(self, member: Member) -> bool:
-        """Whether nothing is under way; heartbeats go on."""
+        """Whether nothing is under way; heartbeats go on, more slowly."""
         if not self.quiet or self._ended or member.stable < member.window.end:
             return False
         if self.reporter:
@@ -350,6 +355,11 @@ class Engine:
         others = [self.view.coordinator] if self.reporter else [m for m in self.members if m != self.settings.me]
         trip = max((peers[m].trip_ns for m in others), default=0)
         return interval_ns(self.settings.timers, trip, max([self._load, *(peers[m].load for m in others)]))
+
+    @property
+    def moved(self) -> bool:
+        """Whether actions that were carried out since `tick` let it do more at once."""
+        return self.member is not None and self.member.moved
 
     def actions(self) -> list[Action]:
         """What is to be done, in order; the list is the caller's."""

@@ -93,7 +93,7 @@ class Member:
         self._recovered_base = 0
         self._said = (-1, -1, -1)
         self._told: dict[int, tuple[int, int, int, int]] = {}  # by member, what the last ACK said
-        self._moved, self._fed_before = True, first_seq  # whether `advance` may find something new
+        self.moved, self._fed_before = True, first_seq  # whether `advance` may find something new
         self._progress_ns = 0
         self._fetched_ns = 0
         self._nacked_ns = 0
@@ -119,7 +119,7 @@ class Member:
         self._ahead.clear()
         self._told.clear()
         self._said = (-1, -1, -1)
-        self._moved = True
+        self.moved = True
 
     def freeze(self) -> None:
         """A newer view is promised; of this one's decisions only those count that come with the proposal."""
@@ -191,7 +191,7 @@ class Member:
             self._apply(ready, now_ns)
 
     def _apply(self, decision: Decision, now_ns: int) -> None:
-        self._moved = True
+        self.moved = True
         first, count = decision.first_seq, len(decision.time_us)
         assert first == self.window.end, f"decision {decision.number} starts at {first}, not {self.window.end}"
         mine = (decision.holders & np.uint32(1 << self.me)) != 0
@@ -249,7 +249,7 @@ class Member:
 
     def stored(self, seq: I64, hashes: U64, refs: I64, now_ns: int) -> None:
         """Packets of BYTES are in the ring at `refs` (negative: rejected or no room)."""
-        self._moved = True
+        self.moved = True
         good = refs >= 0
         seq, hashes, refs = seq[good], hashes[good], refs[good]
         numbers = refs & ~np.int64(RECOVERED)
@@ -302,14 +302,14 @@ class Member:
             (self.peer_decisions, ack.decisions),
         ):
             if said > known[member]:
-                known[member], self._moved = said, True
+                known[member], self.moved = said, True
 
     def advance(self, now_ns: int) -> None:
         """Move acked, stable and the floor as far as they go; ask for what does not come."""
         if self.frozen:
             return
-        if self._moved or self.fed != self._fed_before:
-            self._moved, self._fed_before = False, self.fed
+        if self.moved or self.fed != self._fed_before:
+            self.moved, self._fed_before = False, self.fed
             self._advance(now_ns)
         self._repair(now_ns)
 

@@ -17,7 +17,7 @@ class Timers:
 
     delay: int = 20 * MS  # promised, from capture to stable
     report: int = 2 * MS  # between reports, at least; how long, says `ftnids.sync.pace`
-    heartbeat: int = 40 * MS
+    heartbeat: int = 20 * MS  # of an idle member: twice as long
     look: int = 5 * MS  # between looks at the members, while nothing is heard of them
     resend: int = 50 * MS  # without progress
     overtaken: int = 10 * MS  # a decision that others have overtaken, before it is asked for; then `fetch`

@@ -53,14 +53,14 @@ def test_what_finds_no_room_comes_again(limit: str, value: int, counter: str, mo
 def test_one_that_is_too_many_decisions_behind_leaves(
     limit: str, value: int, victim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Deciding waits for it meanwhile; victim 0 is the coordinator, and the members vote."""
+    """Deciding waits for it meanwhile; victim 0 is the coordinator, which knows how far it is, and the members vote."""
     cluster = Cluster(3).ready()
     rest = tuple(r for r in range(3) if r != victim)
     monkeypatch.setattr(limits, limit, value)
     cluster.filter = lambda a, b, message: not (a == victim and isinstance(message, Ack))
     cluster.until(lambda: cluster.together(*rest), 1_000)
     assert {facts["reason"] for _, _, facts in cluster.events("member_leaves")} == {RING}
-    assert total(cluster, "deciding_waits") > 0
+    assert victim == 0 or total(cluster, "deciding_waits") > 0
     cluster.kill(victim)  # it would come back, and fall behind again
     cluster.run(300)
     cluster.agree(*rest)

@@ -286,7 +286,7 @@ def test_what_was_declared_void_stays_so_for_a_candidate_that_did_not_hear_of_it
     """0 dies with the only copies; 1 installs a view that only 3 hears of, and dies, too; 2 leads."""
     cluster = Cluster(4, loss=0.4).ready()
     cluster.filter = lambda a, b, message: not (isinstance(message, Bytes) and 0 in (a, b))
-    cluster.run(100)
+    cluster.run(200)
     cluster.kill(0)
     cluster.filter = lambda a, b, message: not (isinstance(message, Install) and a == 1 and b == 2)
     cluster.until(lambda: cluster.hosts[3].engine.view.number == 2, 1_500)

@@ -272,9 +272,11 @@ class Simulation:
         self._capture(x, local)
         x.engine.filled((x.stream.head - x.stream.tail) / self.weather.slots)
         x.engine.quiet = x.stream.quiet_ns(local - self.weather.jitter) >= DROWSY
-        self._carry_out(x)  # what came is stored before it is acknowledged
         x.engine.tick(local)
         self._carry_out(x)
+        if x.engine.moved:
+            x.engine.tick(local)
+            self._carry_out(x)
         self._note_clock(x)
         due = self.now + max(x.engine.deadline_ns() - local, TURN)
         if x.engine.quiet:  # the next packet wakes it, once the capture thread sees it
