@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ftnids import privileges, rekey
+from ftnids import affinity, privileges, rekey
 from ftnids.capture import filter_fault
 from ftnids.config import Config
 from ftnids.core import Capture, segment
@@ -40,6 +40,11 @@ def faults(config: Config) -> Iterator[str]:
     except ConfigError as error:
         known = False
         yield str(error)
+    for key, cpus in config.cpus.items():
+        try:
+            affinity.check(key, cpus)
+        except ConfigError as error:
+            yield str(error)
     yield from _capture(config)
     directories = {"log_dir": config.replica.log_dir, "run_dir": config.replica.run_dir}
     absent = {key: path for key, path in directories.items() if not os.path.lexists(path)}

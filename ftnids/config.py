@@ -27,6 +27,7 @@ from ftnids.toml_lines import Key, lines_of
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME, min_length=1, max_length=limits.MAX_NAME)]
 _FilePath = Annotated[Path, Field(strict=False)]
+_Cpus = Annotated[list[Annotated[int, Field(ge=0, lt=limits.MAX_CPUS)]], Field(max_length=limits.MAX_CPUS)]
 _MB: Final = 1 << 20
 
 
@@ -45,6 +46,7 @@ class Replica(_Section):
     name: Name
     run_dir: _FilePath = Path("/run/ftnids")
     log_dir: _FilePath = Path("/var/log/ftnids")
+    cpus: _Cpus = []
     user: str = Field(default="", max_length=limits.MAX_NAME)
     group: str = Field(default="", max_length=limits.MAX_NAME)
 
@@ -111,6 +113,7 @@ class Capture(_Section):
     clock_offset_us: int = Field(
         default=0, ge=-limits.MAX_CLOCK_OFFSET_NS // 1000, le=limits.MAX_CLOCK_OFFSET_NS // 1000
     )
+    cpus: _Cpus = []
     jitter_us: int = Field(default=0, ge=0, le=limits.MAX_JITTER_NS // 1000)
     from_start: bool = False
     drop: Drop = Drop()
@@ -157,6 +160,7 @@ class Feed(_Section):
     ids_binary: str = ""
     ids_config: str = ""
     rules: list[_FilePath] = []
+    cpus: _Cpus = []
     agreed_pcap: str = ""
     hashes: str = ""
 
@@ -195,6 +199,11 @@ class Config(_Section):
     def source(self) -> Path:
         """The file that this was read from."""
         return self._source
+
+    @property
+    def cpus(self) -> dict[str, list[int]]:
+        """CPUs by the key that names them."""
+        return {"replica.cpus": self.replica.cpus, "capture.cpus": self.capture.cpus, "feed.cpus": self.feed.cpus}
 
     @property
     def me(self) -> int:

@@ -8,6 +8,7 @@ from typing import Final
 
 # -- the set ---------------------------------------------------------------------------------
 MAX_MEMBERS: Final = 16  # members of a cluster (holders are a bit mask); more is a configuration error
+MAX_CPUS: Final = 4_096  # [replica.cpus, capture.cpus, feed.cpus]; numbers below it
 MAX_NAME: Final = 64  # bytes of a replica or cluster name
 
 # -- packets and the ring ---------------------------------------------------------------------

@@ -24,7 +24,7 @@ def make_feed(config: Config, ring: Ring) -> tuple[Feed, Ids | None, Hashes | No
     if config.feed.ids != "none":
         program = launcher(config.feed.ids, config.feed.ids_binary, config.feed.ids_config, config.feed.rules)
         program.validate(config.replica.log_dir / "ids")
-        ids = Ids(ring, program, config.replica.run_dir, config.replica.log_dir)
+        ids = Ids(ring, program, config.replica.run_dir, config.replica.log_dir, config.feed.cpus)
         feed.add(ids)
     if path := config.in_log_dir(config.feed.agreed_pcap):
         put_aside(path)

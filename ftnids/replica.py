@@ -25,7 +25,7 @@ from typing import Final
 
 import numpy as np
 
-from ftnids import __version__, core, limits, log, notes, outlets, privileges, protocol, rekey
+from ftnids import __version__, affinity, core, limits, log, notes, outlets, privileges, protocol, rekey
 from ftnids.alerts.identity import END_OF_FLOW, Identifier
 from ftnids.alerts.readers import Record
 from ftnids.capture import CaptureThread, open_capture
@@ -95,6 +95,9 @@ class Replica:
     def _open(self, undo: ExitStack, capture: Capture | None) -> None:
         """Everything that can be refused is refused here, before the first packet: one clear line, nothing left."""
         config = self.config
+        for key, cpus in config.cpus.items():
+            affinity.check(key, cpus)
+        affinity.pin(config.replica.cpus)
         privileges.prepare(config)
         self.capture = open_capture(config.capture, capture)
         undo.callback(self.capture.close)
@@ -125,7 +128,7 @@ class Replica:
         self.engine = Engine(settings, self.ring, self._now_ns())
         self.feed, self.ids, self._hashes = outlets.make_feed(config, self.ring)
         self.desk = outlets.make_desk(config, self._header)
-        self.thread = CaptureThread(self.capture, self.ring, wake=self.transport.wake)
+        self.thread = CaptureThread(self.capture, self.ring, wake=self.transport.wake, cpus=config.capture.cpus)
 
     # -- the loop -----------------------------------------------------------------------------------
 

@@ -135,6 +135,7 @@ FAULTS: Final = [
     (setting('"log"', '"a.toml/log"'), "replica.log_dir .*a.toml/log: cannot be made: .*a.toml is no directory"),
     (setting('"log"', '"/proc/x"'), "replica.log_dir /proc/x: cannot be made: /proc may not be written"),
     (setting('"run"', '"/proc"'), "replica.run_dir /proc: is no directory that user id"),
+    (setting('interface = "lo"', 'interface = "lo"\ncpus = [4095]'), "capture.cpus: CPU 4095 is not there for this"),
     (setting("[ring]", '[ring]\ngroup = "nemo"'), 'ring.group = "nemo": there is no such group'),
     (setting("[feed]", '[feed]\nhashes = "x/h"'), "feed.hashes .*log/x is no directory that user id"),
     (setting("[alerts]", '[alerts]\noutput = "."'), "alerts.output .*log: is no file that user id"),

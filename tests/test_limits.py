@@ -60,7 +60,7 @@ def test_every_limit_of_something_that_could_grow_is_explained() -> None:
 
 # Bounds of one value: of a setting, of a field of a message, of one step of work.  The list at the end has them.
 ONE_VALUE: Final = {
-    *("MAX_MEMBERS", "MAX_NAME", "MAX_FILTER", "MAX_DRIFT_PPM", "MAX_PPS", "MAX_CLUSTER", "MAX_ANCHOR"),
+    *("MAX_MEMBERS", "MAX_CPUS", "MAX_NAME", "MAX_FILTER", "MAX_DRIFT_PPM", "MAX_PPS", "MAX_CLUSTER", "MAX_ANCHOR"),
     *("REORDER_PLACES", "FULL", "MAX_FETCH", "MAX_LOG_SENT", "MAX_LOG_PACKETS", "MAX_REPORT_PACKETS"),
     *("MAX_DECISION_PACKETS", "MAX_BYTES_PACKETS", "MAX_BYTES_DATA", "MAX_DIGEST", "MAX_TEXT", "MAX_SHARED_TEXT"),
     *("MAX_STATUS_BYTES", "LARGE_MESSAGE", "PEER_EVENTS", "MAX_ALERT_BATCH", "FEED_BATCH", "IDS_LAST_WORDS"),

@@ -27,7 +27,7 @@ MAX_FUNCTION_LINES: Final = 70
 
 # Which other rooms a room may import.  Every room may import the shared names; the composition root, the lab and the
 # commands, which know all rooms, are not in the table, and nothing in it may import them.
-SHARED: Final = {"errors", "limits", "counters", "log"}
+SHARED: Final = {"affinity", "errors", "limits", "counters", "log"}
 ROOMS: Final[dict[str, set[str]]] = {
     "ftnids/core": set(),
     "ftnids/capture": {"ftnids.core"},

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
-from ftnids import limits, log
+from ftnids import affinity, limits, log
 from ftnids.core.capture import Capture
 from ftnids.core.ring import Ring
 from ftnids.errors import FtnidsError
@@ -20,11 +20,14 @@ class CaptureThread:
     """Drives `Capture.run`.  The thread is in C, without the GIL, but for moments.
 
     `wake` is called, on this thread, when there is something that the main loop should not sleep through: the end,
-    a whole batch of packets, or the first one after a quiet time.  The counters live on after the end.
+    a whole batch of packets, or the first one after a quiet time.  The thread runs on `cpus`, if there are any.
+    The counters live on after the end.
     """
 
-    def __init__(self, capture: Capture, ring: Ring, wake: Callable[[], None] = lambda: None) -> None:
-        self._capture, self._ring, self._wake = capture, ring, wake
+    def __init__(
+        self, capture: Capture, ring: Ring, wake: Callable[[], None] = lambda: None, cpus: Collection[int] = ()
+    ) -> None:
+        self._capture, self._ring, self._wake, self._cpus = capture, ring, wake, cpus
         self._before = {name: getattr(capture, name) for name in COUNTERS}  # in an earlier ring
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
@@ -101,6 +104,7 @@ class CaptureThread:
 
     def _run(self) -> None:
         ran = False
+        affinity.pin(self._cpus)
         try:
             while not self._stopping.is_set():
                 ran = True

@@ -28,7 +28,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
@@ -36,6 +36,7 @@ from typing import overload
 import numpy as np
 import structlog
 
+from ftnids import affinity
 from ftnids import log as logs
 from ftnids.core import pcap_header
 from ftnids.errors import FeedError
@@ -113,11 +114,14 @@ class Run:
 class Ids(Sink):
     """Feeds and supervises one IDS.
 
-    `run_dir` takes the FIFO, `log_dir` a folder `ids/run-N` for each run.
+    `run_dir` takes the FIFO, `log_dir` a folder `ids/run-N` for each run.  It runs on `cpus`, without any on all.
     """
 
-    def __init__(self, ring: AgreedRing, launcher: IdsLauncher, run_dir: Path, log_dir: Path) -> None:
+    def __init__(
+        self, ring: AgreedRing, launcher: IdsLauncher, run_dir: Path, log_dir: Path, cpus: Collection[int] = ()
+    ) -> None:
         self.name = launcher.name
+        self._cpus = sorted(cpus or affinity.AT_START)
         super().__init__(ring)
         self.launcher = launcher
         self.runs: list[Run] = []  # those whose logs may hold more
@@ -222,9 +226,10 @@ class Ids(Sink):
             raise FeedError(f"{self.name}: cannot prepare {error.filename}: {error.strerror}") from None
         output = private_file(log_dir / "ids.log")
         try:
+            cpus = f"--cpus={','.join(map(str, self._cpus))}"
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid())),
+                    *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), cpus),
                     *self.launcher.command(self._fifo, log_dir),
                 ],
                 env={**os.environ, **self.launcher.environment()},
