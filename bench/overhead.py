@@ -9,7 +9,7 @@ Where tcpdump is not installed, the same libpcap calls in C (native/dump.c) take
 
 Loss is the replicas' own drop generator's.  *dropped*: by the kernel or a full ring of a replica, or by tcpdump's
 kernel.  *not agreed*: packets that a replica captured and that are not in both agreed streams; *twice*: that are there
-once too often: presumably where the machine is preempted between two ports, and stamps are too far apart for one packet.
+once too often: presumably where the machine is preempted between two ports and stamps are too far apart for one packet.
 *idle*: share of a core of one replica, the set being up and the link without a packet.
 
 options: --turns N for each row (5), --quick 3 turns of 0.7 s, without 10,000 packets/s
