@@ -49,7 +49,7 @@ from ftnids.sync.settings import MS, Settings, Stream
 from ftnids.sync.views import Views
 from ftnids.sync.watch import SETTINGS, Watch
 
-IDLE_ACKS: Final = 8  # heartbeats after which an idle member acknowledges again what it did, in case that was lost
+IDLE_ACKS: Final = 2  # heartbeats after which an idle member acknowledges again what it did, in case that was lost
 WITHIN_A_VIEW: Final = Ack, Bytes, Decision, Fetch, Nack, Report  # they say nothing of who is in it
 LIMITS: Final = {  # by counter: what happens, and what an operator may change
     "reports_refused": ("reports wait: the coordinator holds all the undecided packets it may", "sync.failure_ms"),
