@@ -311,7 +311,7 @@ class Merger:
 
     def _settle_dirty(self, streams: list[Stream]) -> Settled | None:
         """Align what is pending, unless that was done and nothing came since, and settle what is certain of it."""
-        counts = whole = [min(len(s.position), limits.MAX_WINDOW) for s in streams]
+        counts = [min(len(s.position), limits.MAX_WINDOW) for s in streams]
         horizon = self._horizon(streams, counts)
         counts = self._look(streams, counts, horizon)
         if not any(counts) or self._searched == [s.state for s in streams]:
@@ -325,8 +325,9 @@ class Merger:
         horizon = min(horizon, self._horizon(streams, counts))
         if not all(counts) and min(int(times[0]) for times in window.times if len(times)) > horizon:
             return None  # no anchor, and nothing before the horizon
+        everything = all(count == len(s.position) for s, count in zip(streams, counts, strict=True))
         settled = self._settle_window(window, horizon)
-        if settled is None or counts == whole:
+        if settled is None or everything:  # what lies beyond a window has not been looked at
             self._searched = [s.state for s in streams]
         return settled
 

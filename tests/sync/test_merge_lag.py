@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from ftnids import limits
 from ftnids.sync import align
 from ftnids.sync.merge import Merger, Settings
 from tests.sync.captures import START, US, Link, make_link
@@ -53,3 +54,19 @@ def test_a_member_that_lags_costs_a_few_looks_at_each_packet(monkeypatch: pytest
     settled = int(np.searchsorted(link.time_ns, int(link.time_ns[-1]) - 205 * MS))
     assert out > 0.9 * settled, "what lies before the horizon comes out as it does without a lag"
     assert sum(sizes) < 12 * len(np.concatenate(link.ids))
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.05])
+def test_what_is_pending_beyond_a_window_is_settled_without_news(loss: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of the streams nothing comes any more that could make the merger look again."""
+    monkeypatch.setattr(limits, "MAX_WINDOW", 500)
+    link = make_link(1, packets=5_000, loss=loss)
+    merger = Merger((0, 1), 0, Settings())
+    for member in (0, 1):
+        merger.add(member, 0, link.hashes[member], link.times[member])
+        merger.watermark(member, int(link.time_ns[-1]) + 10**9, end=True)
+    settled = 0
+    while (block := merger.decide()) is not None:
+        settled += len(block.hash)
+    assert settled == len(link.union)
+    assert [merger.pending(member) for member in (0, 1)] == [0, 0]
