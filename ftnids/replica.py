@@ -101,6 +101,7 @@ class Replica:
         privileges.prepare(config)
         self.capture = open_capture(config.capture, capture)
         undo.callback(self.capture.close)
+        self.capture.set_share(0, 1)  # until it is in a view, also where it was in one before
         privileges.drop(config)
         identity = rekey.identity(config)
         self.ring = Ring.create(

@@ -12,7 +12,7 @@ from ftnids.core.capture import Capture
 from ftnids.core.ring import Ring
 from ftnids.errors import FtnidsError
 
-LOOK_S: Final = 0.00005
+LOOK_S: Final = 0.00005  # between two looks at a watermark that is being brought up to now
 COUNTERS: Final = ("captured", "kernel_drops", "ring_drops", "injected_drops", "left_to_peers")
 
 
@@ -104,8 +104,8 @@ class CaptureThread:
 
     def _run(self) -> None:
         ran = False
-        affinity.pin(self._cpus)
         try:
+            affinity.pin(self._cpus)
             while not self._stopping.is_set():
                 ran = True
                 most = 1 if self.quiet else limits.CAPTURE_RUN_PACKETS

@@ -1,6 +1,7 @@
 /*
  * merge.c: the aligner keeps its contract on any captures: every packet once, times that never decrease, equal hashes
- * in a row; a look at the result finds each packet where it is.  Whoever makes the traffic chooses which packets repeat, so few hash values and small steps are drawn.
+ * in a row; a look at the result finds each packet where it is.  Whoever makes the traffic chooses which packets
+ * repeat, so few hash values and small steps are drawn.
  *
  *   byte 0      bits 0-1 captures less 1, bits 2-3 tolerance, bits 4-5 reorder window, bit 6 places
  *   then        packets of 3 bytes: capture and hash, time step
