@@ -174,7 +174,7 @@ class Fetch(Message):
 
 @dataclass(slots=True)
 class Heartbeat(Message):
-    """Sent every 20 ms to all members."""
+    """Sent every 20 ms to all members, every 40 ms by an idle one."""
 
     members: int = 0  # bit mask of the sender's view
     hears: int = 0  # bit mask of the replicas that the sender hears: members in its view, others at all
