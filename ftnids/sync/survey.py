@@ -13,7 +13,7 @@ Three questions are asked of a merged window, and one pass answers them.
   Each packet is compared with the one before it in its slot of a table: a slot that two hashes share may hide a pair,
   and makes none up.
 
-`survey` is in C (`ftnids/core/merge_survey.c`) or, its twin, here, as FTNIDS_IMPL says.
+`survey` is in C (`ftnids/core/merge_survey.c`) or, its twin and equal to it to the bit, here, as FTNIDS_IMPL says.
 """
 
 from __future__ import annotations
@@ -71,22 +71,9 @@ def survey(
     `hashes`, `times` (on the common clock), `positions` and `tolerance_ns` are those of the captures, `length` is an
     anchor's.
     """
-    given = place, time_ns, hashes, times, positions, tolerance_ns, reorder_ns, length
-    native = kernels.chosen()
-    return Survey(*native.survey(*given)) if native else in_python(*given)
-
-
-def in_python(
-    place: I64,
-    time_ns: I64,
-    hashes: Sequence[U64],
-    times: Sequence[I64],
-    positions: Sequence[I64],
-    tolerance_ns: Sequence[int],
-    reorder_ns: int,
-    length: int,
-) -> Survey:
-    """The twin of the C kernel, equal to it to the bit."""
+    if native := kernels.chosen():
+        given = place, time_ns, hashes, times, positions, tolerance_ns, reorder_ns, length
+        return Survey(*native.survey(*given))
     here = place >= 0
     full: NDArray[np.bool_] = np.asarray(here.all(axis=1))
     merged = np.empty(len(place), np.uint64)

@@ -11,24 +11,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftnids.core import aligner as kernels
-from ftnids.sync import align, survey
-from ftnids.sync.survey import Survey
+from ftnids.sync import align
+from ftnids.sync.survey import Survey, survey
 from tests.sync.captures import US, Link, links, make_link
 
+Look = Callable[..., Survey]
 LENGTH = 4
 REORDER = 500 * US
 MASKS = st.integers(1, 7)  # who of three holds a packet
 
 
-def _c(*given: Any) -> Survey:
-    native = kernels.built()
-    if native is None:
-        pytest.skip("the C kernels are not built")
-    return Survey(*native.survey(*given))
+def _by(kernel: str) -> Look:
+    def look(*given: Any) -> Survey:
+        if kernels.built() is None and kernel == "c":
+            pytest.skip("the C kernels are not built")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FTNIDS_IMPL", kernel)
+            return survey(*given)
+
+    return look
 
 
-Look = Callable[..., Survey]
-both = pytest.mark.parametrize("look", [survey.in_python, _c])
+_c, _python = _by("c"), _by("python")
+both = pytest.mark.parametrize("look", [_python, _c], ids=["python", "c"])
 
 
 def arguments(link: Link, tolerance: int = 46 * US) -> tuple[Any, ...]:
@@ -60,14 +65,14 @@ def equal(a: Survey, b: Survey) -> None:
 def test_both_kernels_see_the_same(link: Link) -> None:
     given = arguments(link)
     if len(given[0]):
-        equal(survey.in_python(*given), _c(*given))
+        equal(_python(*given), _c(*given))
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 300), MASKS), min_size=1, max_size=60))
 def test_both_kernels_see_the_same_in_floods(rows: list[tuple[int, int, int]]) -> None:
     told = ((h, t, mask) for (h, _, mask), t in zip(rows, sorted(t for _, t, _ in rows), strict=True))
     given = table(*told, tolerances=(10 * US, 46 * US, 150 * US))
-    equal(survey.in_python(*given), _c(*given))
+    equal(_python(*given), _c(*given))
 
 
 @both
