@@ -21,11 +21,14 @@ SPREAD: Final = 1_000  # largest over smallest figure from which on the axis is 
 
 
 def draw(title: str, rows: Sequence[Row], path: Path) -> None:
-    """Draw all rows but the mere checks into `path`, a PNG file."""
+    """Draw all rows but the mere checks into `path`, a PNG file; none where every run failed."""
     units: dict[str, list[Row]] = {}
     for row in rows:
         if row.unit != "runs":
             units.setdefault(row.unit, []).append(row)
+    if not units:
+        path.unlink(missing_ok=True)
+        return
     heights = [len(group) + 2 for group in units.values()]
     figure, axes = plt.subplots(
         len(units), 1, figsize=(10, BAR * sum(heights) + 0.6), height_ratios=heights, squeeze=False

@@ -52,6 +52,11 @@ def test_the_table_of_goals_has_what_is_missed_first(results: Path) -> None:
     assert lines[-2:] == ["| b | bad | 1.5 of the baseline | <= 1 | **NOT met** |", "| a | good | 1 s | <= 2 | met |"]
 
 
+def test_a_bench_of_which_all_runs_failed_tells_so(results: Path) -> None:
+    assert Results("a", [], "none", [Row("runs that failed", 2, "runs", goal="== 0")]).finish() == 1
+    assert [path.name for path in results.iterdir()] == ["a.json"]
+
+
 def test_a_bench_that_fails_leaves_the_others_to_run(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
