@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ftnids import limits
 from ftnids.core import RandomDrop
-from ftnids.lab import verify
+from ftnids.lab import causes, verify
 from ftnids.lab.stage import Stage
 from ftnids.lab.verify import Stream
 
@@ -270,8 +270,20 @@ class Truth:
         Where the machine is preempted between two ports of the hub, their two stamps of one frame are further apart
         than any clock fit can know, and it comes out twice, as docs/lab.md says: such twins are left out.
         """
-        found = surplus(agreed.hash, self.link.hash)
+        too_many = agreed.hash[surplus(agreed.hash, self.link.hash)]
+        here, there = (np.flatnonzero(np.isin(hashes, too_many)) for hashes in (agreed.hash, self.link.hash))
+        # Of equals on the link, each is the agreed one nearest in time: a repeat seconds later is not the one too many.
+        matched = causes.matched(
+            Stream(self.link.hash[there], self.link.time_us[there]), Stream(agreed.hash[here], agreed.time_us[here])
+        )
+        found = here[matched < 0]
         return np.array([x for x in found if agreed.hash[x] != VOID and not self._twin(agreed, x)], np.int64)
+
+    def traced(self, agreed: Stream, place: int) -> str:
+        """Where and when a packet was agreed on, and when its bytes were on the link, for messages."""
+        equals = [f"{seq} at {agreed.time_us[seq]}" for seq in np.flatnonzero(agreed.hash == agreed.hash[place])]
+        sent = self.link.time_us[self.link.hash == agreed.hash[place]].tolist()
+        return f"the first is seq {place}: its bytes are agreed as {', '.join(equals)}, and were on the link at {sent}"
 
     @staticmethod
     def _twin(agreed: Stream, place: int) -> bool:

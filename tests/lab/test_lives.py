@@ -115,7 +115,7 @@ def test_lives_are_read_from_log_and_files(tmp_path: Path) -> None:
     assert [view.number for view in (*one.views, *two.views)] == [1, 3]
 
 
-def test_what_a_life_captured_is_known(tmp_path: Path) -> None:
+def test_what_a_life_captured_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "tap.pcap"
     generate.write(path, 3, connections=50, lookups=50, seconds=1.0)
     options = Options(out=tmp_path, loss=0.1)
@@ -136,6 +136,16 @@ def test_what_a_life_captured_is_known(tmp_path: Path) -> None:
     assert truth.missing(lost, captured).tolist() == [kept[7]]
     alien = Stream(np.append(agreed.hash, np.uint64(1)), np.append(agreed.time_us, agreed.time_us[-1] + 10**6))
     assert truth.foreign(alien).tolist() == [len(kept)]
+    # A frame whose two stamps are apart comes out twice; that its bytes are sent again later changes nothing.
+    monkeypatch.setattr(lives, "STAMPS_US", 5_000)
+    kind, first = np.unique(agreed.hash, return_index=True)
+    apart = [agreed.time_us[agreed.hash == one][-1] - agreed.time_us[at] for one, at in zip(kind, first, strict=True)]
+    again = first[int(np.argmax(apart))]
+    assert max(apart) > lives.STAMPS_US
+    twin = Stream(
+        np.insert(agreed.hash, again, agreed.hash[again]), np.insert(agreed.time_us, again, agreed.time_us[again])
+    )
+    assert not len(truth.foreign(twin))
 
     half = Stream(agreed.hash[: len(kept) // 2], agreed.time_us[: len(kept) // 2])
     killed = truth.captured(replace(whole, in_order=False, stream=half))

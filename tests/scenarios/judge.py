@@ -46,7 +46,7 @@ def check_completeness(stage: Stage, told: list[Life]) -> None:
             assert (counters["kernel_drops"], counters["ring_drops"]) == (0, 0), f"{life.name} dropped packets"
         agreed = lives.lineage(life, told)
         foreign = truth.foreign(agreed)
-        assert not len(foreign), f"{life.name}: {len(foreign)} packets too many, first seq {foreign[0]}"
+        assert not len(foreign), f"{life.name}: {len(foreign)} packets too many, {truth.traced(agreed, foreign[0])}"
         captured = truth.captured(life)
         if captured is not None:
             missing = truth.missing(agreed, captured)
