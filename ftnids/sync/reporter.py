@@ -5,8 +5,9 @@ position to report, `heard` the next that the coordinator says it wants.  Where 
 although `sent` is ahead and the coordinator goes on acknowledging, reports were lost, and reporting goes back
 to it; a coordinator that says nothing is busy, and more reports would not help it.  A report carries packet
 hashes and times (*pushed*), or, at a high rate and while nearly all is clean, a hash for each k
-packets (*summarised*): 8 bytes and two times for k packets.  A stretch with a repeated packet in
-it is never summarised, because equal cluster hashes must mean equal packets one by one.
+packets (*summarised*): 8 bytes and two times for k packets.  What differs then has to be asked for, so a
+member that is behind pushes unless all is clean.  A stretch with a repeated packet in it is never summarised,
+because equal cluster hashes must mean equal packets one by one.
 
 The watermark is a promise: all that was captured up to it is reported.  While packets wait to be
 reported it is therefore held below the first of them.
@@ -27,6 +28,7 @@ from ftnids.sync.settings import MS, Settings, Stream
 
 SUMMARY_RATE: Final = 20_000  # packets/s above which summaries pay
 SUMMARY_DIRTY: Final = 0.002  # share of packets that not all had, above which clusters are seldom clean
+SUMMARY_DIRTY_BEHIND: Final = 0.00002  # the same for a member with more to report than it may: asking costs more time
 LOST_ACKS: Final = 2  # acknowledgements without progress that show that reports were lost
 FULL: Final = 4_096  # packets that make a report due at once
 
@@ -78,6 +80,7 @@ class Reporter:
         self._progress_ns = 0
         self._silent = 0  # acknowledgements without progress
         self._counted = start  # packets below are in the rate
+        self._behind = False  # the last reports left packets out
         self._ended = False
         self.asked = False  # the coordinator waits for this member's watermark
         self.reporting_waits = 0  # reports that were shorter than what was there
@@ -85,7 +88,8 @@ class Reporter:
     @property
     def summarising(self) -> bool:
         """Whether clean stretches go out as clusters just now."""
-        return self.rate.packets > SUMMARY_RATE and self.rate.dirty < SUMMARY_DIRTY
+        dirty = SUMMARY_DIRTY_BEHIND if self._behind else SUMMARY_DIRTY
+        return self.rate.packets > SUMMARY_RATE and self.rate.dirty < dirty
 
     def acknowledged(self, position: int, now_ns: int) -> None:
         """The coordinator said that it has everything below `position`."""
@@ -128,6 +132,7 @@ class Reporter:
         upto = min(head, self.sent + limits.MAX_REPORT_PACKETS, consumed + limits.MAX_REPORTED)
         upto = max(upto, self.sent)
         self.reporting_waits += upto < min(head, self.sent + limits.MAX_REPORT_PACKETS)
+        self._behind = head - upto > FULL
         made = self._cover(view, self.sent, upto, watermark, head)
         for report in made:
             report.start, report.sent_ns = self.start, now_ns

@@ -170,6 +170,24 @@ def test_dirty_streams_are_pushed() -> None:
     assert not reporter.summarising
 
 
+def test_who_is_behind_asks_for_nothing() -> None:
+    """One packet in a thousand differs: clusters save bytes while there is time to ask, and cost time else."""
+    stream, reporter, now = summarising()
+    for _ in range(20):
+        reporter.rate.decided(1_000, 1)
+    assert reporter.summarising
+    consumed = stream.head
+    feed(stream, 2 * limits.MAX_REPORTED, gap_ns=1_000)
+    for _ in range(2):
+        made = reporter.reports(VIEW, now + 2 * MS, 2 * MS, consumed)
+        reporter.acknowledged(reporter.sent, now)
+    assert not reporter.summarising
+    assert [len(report.cluster) for report in made] == [0]
+    for _ in range(5):
+        reporter.rate.decided(5_000, 0)
+    assert reporter.summarising
+
+
 def test_the_last_report_says_that_the_stream_ends() -> None:
     stream = MemoryStream()
     reporter = Reporter(SETTINGS, stream, 0)
