@@ -16,6 +16,7 @@ The main loop decides nothing: it carries events to the engine and actions from 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -142,6 +143,8 @@ class Replica:
             self.feed.start()  # the IDS is up before the first packet
             if not self.config.capture.from_start:
                 self.thread.start()
+            gc.collect()
+            gc.freeze()  # what is there stays: a full collection takes tens of ms for it
             self._log.info("replica_up", members=self.names, implementation=core.IMPL, pid=os.getpid())
             while not self._ended and not self._reason and not self._overdue():
                 self._turn()
@@ -447,6 +450,7 @@ class Replica:
         return self.engine.member is None or self.engine.gone or passed > STOP_S
 
     def _close(self) -> None:
+        gc.unfreeze()
         self.thread.stop()
         self.thread.join()
         if not self._ended:
