@@ -175,6 +175,17 @@ class Alerts(_Section):
     hold_ms: int = Field(default=500, ge=0, le=60_000)
 
 
+class Metrics(_Section):
+    """The page for Prometheus."""
+
+    listen: str = ""  # "" is off
+
+    @property
+    def address(self) -> Address | None:
+        """Where the page is; None where it is off."""
+        return parse(f"tcp://{self.listen}") if self.listen else None
+
+
 class Log(_Section):
     """Logging, to stderr."""
 
@@ -192,6 +203,7 @@ class Config(_Section):
     sync: Sync = Sync()
     feed: Feed = Feed()
     alerts: Alerts = Alerts()
+    metrics: Metrics = Metrics()
     log: Log = Log()
     _source: Path = PrivateAttr(Path())
 
@@ -359,6 +371,11 @@ def _crosschecked(config: Config) -> Iterator[tuple[Key, str]]:
         for name in ("pps", "from_start"):
             if getattr(capture, name):
                 yield ("capture", name), " is for a file: remove it, or set capture.file in place of interface"
+    try:
+        _ = config.metrics.address
+    except PeerError:
+        wrong = f' = "{config.metrics.listen}": is no address: write HOST:PORT, an IPv6 host in brackets'
+        yield ("metrics", "listen"), wrong
     if sync.l > sync.k:
         yield ("sync", "l"), f" = {sync.l}: an anchor is no longer than a cluster; at most sync.k = {sync.k}"
     if sync.report_ms * 2 > sync.delay_ms:

@@ -4,6 +4,7 @@ from typing import Final
 
 PER_REPLICA: Final = (
     "captured",  # packets in this replica's capture stream
+    "captured_bytes",  # of these, as they were on the link
     "captured_before",  # of these, before this replica was in a view
     "kernel_drops",  # dropped by the kernel or the interface before libpcap saw them
     "ring_drops",  # dropped because the ring was full

@@ -141,6 +141,16 @@ IDS_VOIDS: Final = 65_536  # seqs without a packet that one run of an IDS rememb
 IDS_RUNS: Final = 8  # runs of an IDS whose log folders stay, the current one included; older ones are removed and said
 
 # -- status -----------------------------------------------------------------------------------------
+STATUS_DEAD_S: Final = 3.5  # without a status from a member, which comes every second; then it is shown as dead
+STATUS_VIEWERS: Final = 16  # at one status socket; more are refused
+STATUS_VIEWER_S: Final = 5.0  # for a viewer to take one line; then it is dropped
+STATUS_ALERTS: Final = 50  # of the newest alerts in a status; older ones go
+STATUS_TEXT: Final = 200  # characters of a text of such an alert; longer ones are cut
+METRICS_REQUESTS: Final = 8  # for the metrics, at once; more are refused
+METRICS_REQUEST: Final = 8_192  # bytes of one; a longer one is dropped
+METRICS_S: Final = 5.0  # for one, from its connection to the end of the answer; then it is dropped
+TOP_SAMPLES: Final = 600  # snapshots of each replica that `top` remembers for rates and sparklines; the oldest go
+TOP_ALERTS: Final = 1_000  # alerts that `top` remembers; the oldest go
 DELAY_NOTES: Final = 65_536  # turns of the main loop remembered to measure delays; without the oldest they read shorter
 
 # -- simulate ---------------------------------------------------------------------------------------

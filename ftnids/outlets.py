@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ftnids.alerts.dedup import Deduplicator
 from ftnids.alerts.desk import Desk
 from ftnids.alerts.outputs import JsonLines, Output, Stdout, Syslog
+from ftnids.alerts.recent import Recent
 from ftnids.config import Config
 from ftnids.core import Ring
 from ftnids.feed import Feed, Hashes, Ids, PcapFile, put_aside
@@ -36,10 +37,10 @@ def make_feed(config: Config, ring: Ring) -> tuple[Feed, Ids | None, Hashes | No
     return feed, ids, hashes
 
 
-def make_desk(config: Config, header: Callable[[], tuple[int, int, View]]) -> Desk:
-    """The desk with its outputs; `header` tells what this replica's messages begin with."""
+def make_desk(config: Config, header: Callable[[], tuple[int, int, View]], recent: Recent) -> Desk:
+    """The desk with its outputs, `recent` among them; `header` tells what this replica's messages begin with."""
     settings = config.alerts
-    outputs: list[Output] = []
+    outputs: list[Output] = [recent]
     ids_of_others: Callable[[], list[str]] = list
     if path := config.in_log_dir(settings.output):
         outputs.append(lines := JsonLines(path))

@@ -26,9 +26,10 @@ from typing import Final
 
 import numpy as np
 
-from ftnids import __version__, affinity, core, limits, log, notes, outlets, privileges, protocol, rekey
+from ftnids import __version__, affinity, core, limits, log, monitor, notes, outlets, privileges, protocol, rekey
 from ftnids.alerts.identity import END_OF_FLOW, Identifier
 from ftnids.alerts.readers import Record
+from ftnids.alerts.recent import Recent
 from ftnids.capture import CaptureThread, open_capture
 from ftnids.config import Config
 from ftnids.core import Capture, PacketBatch, Ring
@@ -43,7 +44,6 @@ from ftnids.sync.messages import Alert, Bytes, Leave, Message, Status, View
 
 EPOCH_NS: Final = time.time_ns() - time.monotonic_ns()
 WAIT_S: Final = 0.02  # the main loop looks around at least that often
-STATUS: Final = "status.json"  # in the log directory
 STATUS_S: Final = 1.0
 ALERTS_S: Final = 0.05
 FINISH_S: Final = 120.0  # after the end of the stream: for the IDS to end and the alerts to leave
@@ -87,8 +87,7 @@ class Replica:
         self._status_at = self._alerts_at = self._waited_s = 0.0
         self._delay = DelayMeter()
         self._identifiers: dict[int, Identifier] = {}  # by run of the IDS
-        self._limiter, self._status_limiter = log.Limiter(), log.Limiter()  # the status is written on another thread
-        self._status = snapshot.Writer(config.replica.log_dir / STATUS, self._status_not_written)
+        self._limiter = log.Limiter()
         with ExitStack() as undo:
             self._open(undo, capture)
             undo.pop_all()
@@ -129,7 +128,10 @@ class Replica:
         settings = protocol.settings(config, self.incarnation, self.capture.linktype, self.ring.agreed_slots)
         self.engine = Engine(settings, self.ring, self._now_ns())
         self.feed, self.ids, self._hashes = outlets.make_feed(config, self.ring)
-        self.desk = outlets.make_desk(config, self._header)
+        recent = Recent()
+        self.desk = outlets.make_desk(config, self._header, recent)
+        self._monitor = monitor.Monitor(config, self.transport, self._header, recent)
+        undo.callback(self._monitor.abandon)
         self.thread = CaptureThread(self.capture, self.ring, wake=self.transport.wake, cpus=config.capture.cpus)
 
     # -- the loop -----------------------------------------------------------------------------------
@@ -193,7 +195,7 @@ class Replica:
                 for member, answer in self.desk.arrived(message, time.monotonic_ns()):
                     self.transport.send(member, answer)
             case Status():
-                pass
+                self._monitor.heard(message)
             case _:
                 self.engine.receive(message, self._now_ns())
 
@@ -301,7 +303,7 @@ class Replica:
             self._status_at = now
             if self.ids is not None:
                 self.desk.muted(self.ids.log_fails())
-            self._status.put(self._snapshot(""))
+            self._monitor.put(self._snapshot(""))
 
     def _alerts(self) -> None:
         now, fed, ended = time.monotonic_ns(), self.ring.fed, True
@@ -360,11 +362,6 @@ class Replica:
         while time.monotonic() < until and not self.engine.all_stable():
             self._turn()
 
-    def _status_not_written(self, error: OSError) -> None:
-        file = str(self.config.replica.log_dir / STATUS)
-        limiter, reason = self._status_limiter, error.strerror
-        limiter.log(self._log, "error", "status", "status_not_written", file=file, reason=reason)
-
     def _snapshot(self, state: str) -> snapshot.Snapshot:
         member, view = self.engine.member, self.engine.view
         record = snapshot.Snapshot(
@@ -381,6 +378,7 @@ class Replica:
         record.peers = {**self.transport.counters, **self.engine.counters()}
         record.counters |= {
             "captured": self.thread.captured,
+            "captured_bytes": self.thread.captured_bytes,
             "captured_before": self._captured_before,
             "kernel_drops": self.thread.kernel_drops,
             "ring_drops": self.thread.ring_drops,
@@ -391,8 +389,8 @@ class Replica:
             "delay_p99_ms": round(self._delay.histogram.percentile(0.99), 3),
             "delay_max_ms": round(self._delay.histogram.max_ms, 3),
         }
-        if self.ids is not None:
-            record.ids = dict(self.ids.counters())
+        record.delay = self._delay.histogram.record()
+        record.ids = monitor.ids_facts(self.config, self.ids, self.ring)
         if self._hashes is not None:
             record.stream_sha256 = self._hashes.stream_sha256
         if member is None:
@@ -462,7 +460,7 @@ class Replica:
         self.feed.stop()
         self._last_alerts()
         self.desk.close()
-        self._status.close(self._snapshot("failed" if self._reason else "ended"))
+        self._monitor.close(self._snapshot("failed" if self._reason else "ended"))
         self.transport.close(flush_s=0.5)
         if not (self.rejoin and self.config.capture.interface):
             self.capture.close()

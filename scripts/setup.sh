@@ -52,6 +52,7 @@ find_missing() {
     need iproute2 have tc
     need ethtool have ethtool
     need procps have sysctl
+    need tmux have tmux
     need suricata suricata_7
     need spin have spin
     if ((EUID == 0)) && [[ $release != bookworm ]]; then need criu have criu; fi

@@ -187,7 +187,7 @@ def test_dependencies_are_used_and_recorded() -> None:
         {re.split(r"[^\w-]", line)[0] for line in lines} for lines in (project["dependencies"], developing)
     )
     used = {what.split(".")[0] for _, tree in modules() for _, what in imported(tree)}
-    import_names = {"pyzmq": "zmq", "pcapy-ng": "pcapy"}
+    import_names = {"pyzmq": "zmq", "pcapy-ng": "pcapy", "prometheus-client": "prometheus_client"}
     unused = [one for one in needed if import_names.get(one, one) not in used]
     assert not unused, f"nothing imports: {unused}"
     record = (ROOT / "docs/decisions/0003-dependencies.md").read_text()

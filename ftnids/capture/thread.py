@@ -13,7 +13,7 @@ from ftnids.core.ring import Ring
 from ftnids.errors import FtnidsError
 
 LOOK_S: Final = 0.00005  # between two looks at a watermark that is being brought up to now
-COUNTERS: Final = ("captured", "kernel_drops", "ring_drops", "injected_drops", "left_to_peers")
+COUNTERS: Final = ("captured", "captured_bytes", "kernel_drops", "ring_drops", "injected_drops", "left_to_peers")
 
 
 class CaptureThread:
@@ -71,6 +71,11 @@ class CaptureThread:
     def captured(self) -> int:
         """Packets put into the ring."""
         return self._count("captured")
+
+    @property
+    def captured_bytes(self) -> int:
+        """Bytes of these packets, as they were on the link."""
+        return self._count("captured_bytes")
 
     @property
     def kernel_drops(self) -> int:

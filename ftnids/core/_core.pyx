@@ -80,7 +80,7 @@ cdef extern from "capture.h" nogil:
         ftn_skew skew
         ftn_drop drop
         ftn_pace pace
-        uint64_t captured, kernel_drops, ring_drops, injected_drops, left_to_peers
+        uint64_t captured, kernel_drops, ring_drops, injected_drops, left_to_peers, captured_bytes
         char *warning
         char *error
     struct ftn_live_options:
@@ -328,6 +328,10 @@ cdef class Source:
     @property
     def captured(self):
         return self.capture.captured
+
+    @property
+    def captured_bytes(self):
+        return self.capture.captured_bytes
 
     @property
     def kernel_drops(self):

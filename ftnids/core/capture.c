@@ -129,6 +129,7 @@ static enum fate settle(struct ftn_capture *c)
         c->left_to_peers++;
     } else if (put(c)) {
         c->captured++;
+        c->captured_bytes += p->wirelen;
     } else if (c->live) {
         c->ring_drops++;
         c->ring->captured.count->dropped++;

@@ -41,6 +41,7 @@ struct ftn_capture {
     uint64_t seen; /* packets before injected loss */
 
     uint64_t captured, kernel_drops, ring_drops, injected_drops, left_to_peers;
+    uint64_t captured_bytes; /* of the captured packets, on the link */
     uint64_t share; /* what ftn_set_share said */
     uint32_t kernel_last; /* libpcap's counter wraps */
     int64_t stats_ns;

@@ -133,6 +133,11 @@ class Capture:
         return self._source.captured
 
     @property
+    def captured_bytes(self) -> int:
+        """Bytes of these packets, as they were on the link."""
+        return self._source.captured_bytes
+
+    @property
     def kernel_drops(self) -> int:
         """Packets that the kernel or the interface dropped, as of the last 100 ms."""
         return self._source.kernel_drops

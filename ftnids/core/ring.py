@@ -143,12 +143,16 @@ class Ring:
     @property
     def fill(self) -> float:
         """How full the store of captured packets is, in slots or in bytes, whichever is fuller: 0 to 1."""
+        used = (self.head - self.tail) / self.slots
+        return min(1.0, max(used, self._arena_used() / self._is.captured.arena))
+
+    def _arena_used(self) -> int:
+        """Bytes of the arena of captured frames that are taken."""
         tail, arena = self.tail, self._is.captured.arena
-        used = self.head - tail
-        if used <= 0:
-            return 0.0
+        if self.head <= tail:
+            return 0
         behind = (int(self._next[0]) - int(self._at[tail % self.slots])) % arena
-        return min(1.0, max(used / self.slots, (behind or arena) / arena))
+        return behind or arena
 
     def hashes(self, first: int, last: int) -> NDArray[np.uint64]:
         """Packet hashes of positions [first, last): a read-only view, or a copy where the ring wraps."""
@@ -311,11 +315,13 @@ class Ring:
         return seq
 
     def stats(self) -> dict[str, int]:
-        """Fill levels (packets) with their limits, and what did not get in."""
+        """Fill levels (packets, bytes of the arena of captured frames) with their limits, and what did not get in."""
         handle = self._handle
         return {
             "slots": self.slots,
             "slots_used": handle.head - handle.tail,
+            "arena_bytes": self._is.captured.arena,
+            "arena_used": self._arena_used(),
             "recovered_slots": self.recovered_slots,
             "recovered_used": handle.recovered_head - handle.recovered_tail,
             "recovered_rejected": handle.recovered_rejected,

@@ -18,7 +18,9 @@ from ftnids.sync.messages import I64
 
 BUCKETS_PER_OCTAVE: Final = 16
 LOWEST_MS: Final = 0.01
-BUCKETS: Final = BUCKETS_PER_OCTAVE * 24  # up to 167 s
+OCTAVES: Final = 24  # up to 167 s
+BUCKETS: Final = BUCKETS_PER_OCTAVE * OCTAVES
+RECORDED: Final = tuple(range(5, 20))  # octaves that a record shows: 0.32 ms to 5 s
 
 
 class Histogram:
@@ -27,12 +29,14 @@ class Histogram:
     def __init__(self) -> None:
         self._counts: NDArray[np.int64] = np.zeros(BUCKETS, np.int64)
         self.max_ms = 0.0
+        self.sum_ms = 0.0
 
     def add(self, delays_ms: NDArray[np.float64]) -> None:
         """Count `delays_ms` (float64, ms)."""
         if len(delays_ms) == 0:
             return
         self.max_ms = max(self.max_ms, float(delays_ms.max()))
+        self.sum_ms += float(np.maximum(delays_ms, 0.0).sum())
         bucket = np.log2(np.maximum(delays_ms, LOWEST_MS) / LOWEST_MS) * BUCKETS_PER_OCTAVE
         self._counts += np.bincount(np.clip(bucket.astype(np.int64), 0, BUCKETS - 1), minlength=BUCKETS)
 
@@ -43,6 +47,16 @@ class Histogram:
             return 0.0
         bucket = int(np.searchsorted(np.cumsum(self._counts), share * total))
         return float(min(LOWEST_MS * 2 ** ((bucket + 1) / BUCKETS_PER_OCTAVE), self.max_ms))
+
+    def record(self) -> dict[str, list[float]]:
+        """`le_ms`: bounds in ms, and infinity left out; `counts`: packets up to each, then all; `sum_ms` of all.
+
+        The bounds are a factor of two apart and lie on those of the buckets, so that the counts are exact.
+        """
+        below = np.cumsum(self._counts)
+        counts = [int(below[octave * BUCKETS_PER_OCTAVE - 1]) for octave in RECORDED]
+        bounds = [round(LOWEST_MS * 2**octave, 2) for octave in RECORDED]
+        return {"le_ms": bounds, "counts": [*counts, int(below[-1])], "sum_ms": [round(self.sum_ms, 3)]}
 
 
 class DelayMeter:

@@ -131,7 +131,8 @@ class Source:
 
     def __init__(self, linktype: int, snaplen: int) -> None:
         self.linktype, self.snaplen = linktype, snaplen
-        self.captured = self.kernel_drops = self.ring_drops = self.injected_drops = self.left_to_peers = 0
+        self.captured = self.captured_bytes = 0
+        self.kernel_drops = self.ring_drops = self.injected_drops = self.left_to_peers = 0
         self._share, self._shares = 0, 1
         self.clock_steps = 0
         self.warning = ""
@@ -214,6 +215,7 @@ class Source:
             self.left_to_peers += 1
         elif self._put(ring, packet):
             self.captured += 1
+            self.captured_bytes += packet.wirelen
         elif self.waits:
             return False
         else:
