@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,6 +47,8 @@ class _Run:
 
 class _Ids:
     """An IDS that has ended."""
+
+    launcher = SimpleNamespace(version="")
 
     position = 100
     ended = True

@@ -282,9 +282,9 @@ def _unix(path: Path) -> socket.socket:
             if path.exists() and not stat.S_ISSOCK(path.lstat().st_mode):
                 raise ConfigError(f"replica.run_dir: {path} is there and no socket; remove it")
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+                Path(name).unlink()
             made.bind(name)
-            os.chmod(name, MODE)
+            Path(name).chmod(MODE)
         made.setblocking(False)
         made.listen(limits.STATUS_VIEWERS)  # nobody gets in before
     except OSError as error:
