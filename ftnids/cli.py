@@ -19,6 +19,9 @@ STDOUT: Final = "standard output"
 COMMANDS: Final = {
     "align": "Merge lossy captures of one link into one agreed stream, offline.",
     "run": "Run one replica in the foreground.",
+    "top": "Watch the whole set, in a terminal.",
+    "status": "Say how the set is, once; the exit status says it, too.",
+    "alerts": "Show the set's alerts; -f goes on.",
     "lab": "Run the whole system on this machine: hub, replicas, loss, an IDS, a result table.",
     "simulate": "Run the protocol under simulated weather, one seed a run.",
     "doctor": "Check this host and say what to do.",

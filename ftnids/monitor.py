@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from typing import Final
 
 from ftnids import log
 from ftnids.alerts.recent import Recent
@@ -21,8 +20,6 @@ from ftnids.peers.transport import Transport
 from ftnids.status import server, snapshot
 from ftnids.status.roster import Roster
 from ftnids.sync.messages import Status, View
-
-STATUS: Final = "status.json"  # in the log directory
 
 Header = Callable[[], tuple[int, int, View]]
 
@@ -38,7 +35,7 @@ class Monitor:
         self._log, self._limiter = log.get("status", replica=config.replica.name), log.Limiter()
         self._started = time.time()
         self._host = socket.gethostname()
-        self._writer = snapshot.Writer(config.replica.log_dir / STATUS, self._not_written)
+        self._writer = snapshot.Writer(config.replica.log_dir / snapshot.STATUS, self._not_written)
         self.roster = Roster(config.cluster.name, [member.name for member in config.cluster.member], config.me)
         self._server = self._serve()
 
@@ -101,7 +98,7 @@ class Monitor:
             self._transport.send_to(there, Status(*self._header(), record.json()))
 
     def _not_written(self, error: OSError) -> None:
-        file, reason = str(self._config.replica.log_dir / STATUS), error.strerror
+        file, reason = str(self._config.replica.log_dir / snapshot.STATUS), error.strerror
         self._limiter.log(self._log, "error", "status", "status_not_written", file=file, reason=reason)
 
 

@@ -17,6 +17,8 @@ from typing import Any, Final, Self
 
 from ftnids import counters, limits
 
+STATUS: Final = "status.json"  # in the log directory
+
 Scalar = str | int | float | None
 Alert = dict[str, Scalar]  # time, id, status, signature, severity, from, to, seq, replicas: see ftnids.alerts.recent
 

@@ -1,0 +1,118 @@
+"""The other pages of `ftnids top`: one replica with all its counters, the help, and the line of an alert.  No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from ftnids.status import health
+from ftnids.status.columns import BAD, DIM, HEAD, OK, TEXT, WARN, Cell, state
+from ftnids.status.model import Model
+from ftnids.status.rates import COUNTED
+from ftnids.status.snapshot import Alert, Snapshot
+from ftnids.status.text import cell, count, day, plain
+
+PAIR: Final = 38  # columns of one counter on the page of a replica
+SHORT: Final = {"confirmed": ("conf", OK), "provisional": ("prov", WARN), "retracted": ("RETR", BAD)}
+HELP: Final = """
+ q       quit                           r       one replica after the other
+ p       pause; the set goes on         a       alerts on the whole screen
+ s       next order of the replicas     h, ?    this page
+ arrows, j, k, PgUp, PgDn, Home         scroll  Esc  back
+
+ STATE   running, waiting (for peers, or to rejoin), dead (silent for that long), ended, failed
+ ROLE    coord: the coordinator, which decides the order and puts the alerts out
+ PKT/S, MBIT/S          captured now
+ KERNEL, RING           dropped by the kernel, by a full ring, since the start; ! means: growing now
+ RECOV   lost here, and recovered from a peer        LOST  lost by all: in no stream
+ AMBIG   neither order nor time tells it from a twin DS    desync level: the window has grown
+ P50ms, P99ms           from capture to stable, since the start
+ RING    how full the ring of captured packets is
+ IDS     its name; what it does where it does not read; MODE pess(imistic) or opti(mistic)
+ LAG     stable packets that it has not read         DIED  times that it died and was started again
+ CKPT, BACK             checkpoints and rollbacks    ALERT/S  raised by this replica's IDS now
+ rate, loss             a mark a second: packets captured, and the share dropped by kernel, ring or on purpose
+
+ conf    confirmed: the alert's packets are stable   prov  provisional: they are not yet   RETR  taken back
+ What each counter means, and what to do when it moves: docs/operations.md
+"""
+
+
+def help_lines() -> list[list[Cell]]:
+    """The page of help."""
+    return [[(line, TEXT)] for line in HELP.strip("\n").splitlines()]
+
+
+def alert_line(alert: Alert, width: int) -> list[Cell]:
+    """One alert in one line: time, status, signature, ends, who raised it."""
+    status = plain(alert.get("status") or "")
+    word, style = SHORT.get(status, (status[:4], TEXT))
+    at = str(alert.get("time") or "")[11:23]
+    ends = f"{alert.get('from') or ''} -> {alert.get('to') or ''}"
+    who = f"[{alert.get('replicas') or ''}]"
+    room = max(12, width - 12 - 6 - 2)
+    tail = f"  {plain(ends)} {plain(who)}"
+    signature = plain(alert.get("signature") or "")
+    left = max(room - len(tail), min(24, room))
+    severity = alert.get("severity")
+    text = TEXT if severity not in (1, 2) else BAD if severity == 1 else WARN
+    strike = DIM if status == "retracted" else text
+    return [(cell(plain(at), 12) + " ", DIM), (cell(word, 5), style), (cell(signature, left), strike), (tail, DIM)]
+
+
+def detail(model: Model, name: str, width: int) -> list[list[Cell]]:
+    """The page of one replica."""
+    assert model.view is not None
+    member = next((one for one in model.view.members if one.name == name), None)
+    if member is None:
+        return [[(f" {name} is no member any more", WARN)]]
+    word, style = state(member)
+    lines: list[list[Cell]] = [[(f" {member.name} ", HEAD), (word, style)]]
+    one = member.snapshot
+    if one is None:
+        return lines
+    lines += [[(line, TEXT)] for line in _facts(one)]
+    if one.reason:
+        lines.append([(f" reason: {plain(one.reason)}", BAD)])
+    mine = (problem for problem in health.problems(model.view) if problem.startswith(f"{name}:"))
+    lines += [[(f" ! {plain(problem)}", WARN)] for problem in mine]
+    rates = {key: model.histories[name].rate(key) for key in COUNTED}
+    lines += _block("counters, and a second now", one.counters, width, rates)
+    lines += _block("set", one.set, width) if one.set else []
+    lines += _block("seq", one.seq, width)
+    lines += _block("IDS", {key: value for key, value in one.ids.items() if isinstance(value, int)}, width)
+    lines += _block("ring", one.ring, width)
+    lines += _block("viewers", one.viewers, width)
+    return lines + _block("peers", one.peers, width)
+
+
+def _facts(one: Snapshot) -> Iterator[str]:
+    in_force = one.view
+    yield (
+        f" host {plain(one.host)}  pid {one.pid}  since {day(one.started)}  version {plain(one.version)}"
+        f" ({plain(one.implementation)} core)"
+    )
+    yield f" captures from {plain(one.source)}  snaplen {one.snaplen}"
+    members = ", ".join(map(plain, one.members)) or "none"
+    yield (
+        f" view {in_force.get('number', '-')} of lineage {in_force.get('lineage', '-')}"
+        f"  coordinator {plain(one.coordinator) or '-'}  members {members}"
+    )
+    ids = one.ids
+    if ids.get("name"):
+        words = (ids.get("name"), ids.get("version", ""), ids.get("state", ""), ids.get("mode", ""))
+        yield f" IDS {' '.join(plain(word) for word in words if word)}"
+
+
+def _block(
+    title: str, numbers: Mapping[str, int | float | str], width: int, rates: Mapping[str, float] | None = None
+) -> list[list[Cell]]:
+    """Names and numbers in as many columns as there is room for."""
+    texts = []
+    for key, value in numbers.items():
+        number = count(value, 15) if isinstance(value, int) else f"{value}"
+        rate = (rates or {}).get(key, 0.0)
+        texts.append(f" {cell(plain(key), 20)}{number:>10} {f'{count(rate, 5)}/s' if rate else '':<7}")
+    columns = max(1, width // (PAIR + 1))
+    rows = [texts[first : first + columns] for first in range(0, len(texts), columns)]
+    return [[(f" {title}", HEAD)], *([("".join(text.ljust(PAIR + 1) for text in row), TEXT)] for row in rows)]
