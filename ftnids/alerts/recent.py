@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -44,6 +46,8 @@ def _end(address: object, port: object) -> str:
     if address is None:
         return ""
     host = _text(address)
+    with contextlib.suppress(ValueError):
+        host = ipaddress.ip_address(host).compressed  # Suricata writes IPv6 addresses at full length
     if not isinstance(port, int):
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

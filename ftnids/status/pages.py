@@ -15,26 +15,26 @@ from ftnids.status.text import cell, count, day, plain
 PAIR: Final = 38  # columns of one counter on the page of a replica
 SHORT: Final = {"confirmed": ("conf", OK), "provisional": ("prov", WARN), "retracted": ("RETR", BAD)}
 HELP: Final = """
- q       quit                           r       one replica after the other
- p       pause; the set goes on         a       alerts on the whole screen
- s       next order of the replicas     h, ?    this page
- arrows, j, k, PgUp, PgDn, Home         scroll  Esc  back
+ q     quit                            r     one replica after the other
+ p     pause; the set goes on          a     alerts on the whole screen
+ s     next order of the replicas      h, ?  this page
+ arrows, j, k, PgUp, PgDn, Home        scroll; Esc goes back
 
- STATE   running, waiting (for peers, or to rejoin), dead (silent for that long), ended, failed
- ROLE    coord: the coordinator, which decides the order and puts the alerts out
- PKT/S, MBIT/S          captured now
- KERNEL, RING           dropped by the kernel, by a full ring, since the start; ! means: growing now
- RECOV   lost here, and recovered from a peer        LOST  lost by all: in no stream
- AMBIG   neither order nor time tells it from a twin DS    desync level: the window has grown
- P50ms, P99ms           from capture to stable, since the start
- RING    how full the ring of captured packets is
- IDS     its name; what it does where it does not read; MODE pess(imistic) or opti(mistic)
- LAG     stable packets that it has not read         DIED  times that it died and was started again
- CKPT, BACK             checkpoints and rollbacks    ALERT/S  raised by this replica's IDS now
- rate, loss             a mark a second: packets captured, and the share dropped by kernel, ring or on purpose
+ STATE          running, waiting (for peers), dead (silent so long), ended, failed
+ ROLE           coord: decides the order, and puts the alerts out
+ KERNEL, RING   dropped by the kernel, by a full ring; ! means: growing now
+ RECOV   LOST   recovered from a peer; lost by all, and in no stream
+ AMBIG   DS     not to be told from a twin; by how much the window has grown
+ P50ms  P99ms   from capture to stable, since the start
+ RING           how full the ring of captured packets is
+ IDS     MODE   what it does where it does not read; pess or opti(mistic)
+ LAG     DIED   stable packets that it has not read; times that it died
+ CKPT    BACK   checkpoints of the IDS; times that it was set back to one
+ rate    loss   a mark a second: packets, and the share dropped wherever
 
- conf    confirmed: the alert's packets are stable   prov  provisional: they are not yet   RETR  taken back
- What each counter means, and what to do when it moves: docs/operations.md
+ conf           confirmed: the packets of the alert are stable
+ prov    RETR   provisional: they are not yet; retracted: taken back
+ docs/operations.md says what to do when a counter moves.
 """
 
 

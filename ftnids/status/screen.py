@@ -76,7 +76,8 @@ def _title(model: Model, choice: Choice, width: int) -> Line:
         return [(cell(" ftnids top", width), TITLE)]
     running = sum(member.state == "running" for member in view.members)
     left = f" ftnids top  {plain(view.cluster)}  {running} of {len(view.members)} running  from {plain(view.source)}"
-    right = f"{'PAUSED  ' if choice.paused else ''}sort: {choice.sort}  {clock(view.time)} "
+    order = "" if choice.sort == Choice.sort else f"by {choice.sort}  "
+    right = f"{'PAUSED  ' if choice.paused else ''}{order}{clock(view.time)} "
     return [(cell(left, max(0, width - len(right) - 1)) + " " + right, TITLE)]
 
 
@@ -93,9 +94,9 @@ def _health(model: Model) -> Line:
 def _keys(choice: Choice) -> Line:
     line: Line = [(" ", TEXT)]
     for key, word in KEYS:
-        line += [(key, HEAD), (f" {word}   ", DIM)]
+        line += [(key, HEAD), (f" {word}  ", DIM)]
     if choice.page != OVERVIEW:
-        line += [("Esc", HEAD), (" back   ", DIM)]
+        line += [("Esc", HEAD), (" back  ", DIM)]
     return [*line, ("arrows", HEAD), (" scroll", DIM)]
 
 
@@ -122,7 +123,7 @@ def _overview(model: Model, choice: Choice, width: int, height: int, ascii_only:
     else:
         lines = _table(model, members, CAPTURE, ascii_only)
         if len(lines) * 2 + 1 + LEAST_ALERTS <= height:
-            lines += _table(model, members, FEED, ascii_only)
+            lines += _table(model, members, FEED, ascii_only, states=False)
         if len(lines) + len(members) + LEAST_ALERTS <= height:
             lines += [_sparks(member.name, model.histories[member.name], width, ascii_only) for member in members]
         elif len(lines) + 1 + LEAST_ALERTS <= height:
@@ -130,15 +131,18 @@ def _overview(model: Model, choice: Choice, width: int, height: int, ascii_only:
     return lines + _alerts(model, choice, width, height - len(lines))
 
 
-def _table(model: Model, members: Sequence[Member], columns: Sequence[Column], ascii_only: bool) -> list[Line]:
-    heading = f"{cell('REPLICA', NAME_WIDTH)} {cell('STATE', STATE_WIDTH)}"
+def _table(
+    model: Model, members: Sequence[Member], columns: Sequence[Column], ascii_only: bool, states: bool = True
+) -> list[Line]:
+    heading = cell("REPLICA", NAME_WIDTH) + (f" {cell('STATE', STATE_WIDTH)}" if states else "")
     heading += "".join(" " + cell(column.heading, column.width, column.right) for column in columns)
-    return [[(heading, HEAD)], *(_row(model, member, columns, ascii_only) for member in members)]
+    return [[(heading, HEAD)], *(_row(model, member, columns, ascii_only, states) for member in members)]
 
 
-def _row(model: Model, member: Member, columns: Sequence[Column], ascii_only: bool) -> Line:
+def _row(model: Model, member: Member, columns: Sequence[Column], ascii_only: bool, states: bool) -> Line:
     word, style = state(member)
-    line: Line = [(cell(member.name, NAME_WIDTH) + " ", TEXT), (cell(word, STATE_WIDTH), style)]
+    line: Line = [(cell(plain(member.name), NAME_WIDTH), TEXT)]
+    line += [(f" {cell(word, STATE_WIDTH)}", style)] if states else []
     assert model.view is not None
     if member.snapshot is None:
         return line

@@ -92,7 +92,7 @@ def spark(values: Sequence[float], width: int, top: float = 0.0, ascii_only: boo
 
 
 def bar(share: float, width: int, ascii_only: bool = False) -> str:
-    """A bar of `width` columns of which `share` (0 to 1) is filled; what is not empty shows at least one."""
+    """A bar of `width` columns of which `share` (0 to 1) is filled; from 1 % on at least one."""
     full, empty = ASCII_BAR if ascii_only else BAR
-    filled = min(width, max(round(share * width), int(share > 0)))
+    filled = min(width, max(round(share * width), int(share >= 0.01)))
     return full * filled + empty * (width - filled)
