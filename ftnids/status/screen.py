@@ -57,12 +57,12 @@ def text_of(line: Line) -> str:
 
 
 def cut(line: Line, width: int) -> Line:
-    """The line in at most `width` columns."""
+    """The line in at most `width` columns, and whatever is in it, with nothing that a terminal obeys."""
     kept: Line = []
     for text, style in line:
         if width <= 0:
             break
-        kept.append((text[:width], style))
+        kept.append((plain(text[:width]), style))
         width -= len(text)
     return kept
 
