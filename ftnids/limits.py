@@ -139,6 +139,13 @@ IDS_LAST_WORDS: Final = 4_096  # bytes of a dead IDS's output that are looked at
 IDS_VOIDS: Final = 65_536  # seqs without a packet that one run of an IDS remembers; the older half is then only
 # counted, so that ids of alerts on packets from before may differ from other replicas'
 IDS_RUNS: Final = 8  # runs of an IDS whose log folders stay, the current one included; older ones are removed and said
+CRIU_CHECK_S: Final = 20.0  # for CRIU to check the kernel, or to say its version
+CRIU_DUMP_S: Final = 20.0  # for CRIU to write an image of an IDS; then it is killed, and there is no checkpoint
+CRIU_RESTORE_S: Final = 20.0  # for CRIU to restore an IDS; then it is killed, and the IDS starts cold
+CRIU_PIDS: Final = 1_000  # pids between those of an IDS and those that CRIU's own processes get
+IMAGES: Final = 2  # checkpoints of an IDS on disk; the oldest goes before a new one is made
+KEEPER_S: Final = 10.0  # for the keeper of an IDS's namespaces to answer; then there is none, and the IDS starts cold
+KEEPER_STATUSES: Final = 64  # exit statuses in an IDS's namespaces that nobody has asked for; the oldest go
 
 # -- status -----------------------------------------------------------------------------------------
 STATUS_DEAD_S: Final = 3.5  # without a status from a member, which comes every second; then it is shown as dead
