@@ -6,10 +6,8 @@ import ctypes
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Final
 
 from ftnids.doctor.finding import Finding, fail, grade, ok, warn
@@ -78,28 +76,17 @@ def ids(name: str, *, wanted: bool, binary: str = "") -> list[Finding]:
 
 def criu() -> Finding:
     """CRIU, and what it says of this kernel."""
-    found = _criu_binary()
-    if found is None:
-        return warn("criu", "no criu", _WHY_CRIU, "make setup, or name one in FTNIDS_CRIU")
-    status, output = _output([found, "--version"])
-    match = re.search(r"Version: (\S+)", output)
-    if match is None:
-        said = (output.strip().splitlines() or [f"exit status {status}"])[0]
-        return warn("criu", f"{found} --version: {said}", _WHY_CRIU, "make setup, or name another in FTNIDS_CRIU")
-    status, output = _output([found, "check"])
-    what = f"criu {match[1]} ({found})"
-    if status == 0:
-        return ok("criu", f"{what}, its check passes", _WHY_CRIU)
-    complaint = next((line for line in output.splitlines() if "Error" in line), output.strip()[-200:])
-    do = "run as root" if os.geteuid() else "install CRIU 4 (make setup does), or name one in FTNIDS_CRIU"
-    return warn("criu", f"{what}, its check fails: {complaint.strip()}", _WHY_CRIU, do)
-
-
-def _criu_binary() -> str | None:
-    """FTNIDS_CRIU, else the one beside this Python, else the one on PATH."""
-    named = os.environ.get("FTNIDS_CRIU")
-    path = os.pathsep.join((str(Path(sys.prefix) / "bin"), os.environ.get("PATH", ""), "/usr/sbin"))
-    return named or shutil.which("criu", path=path)
+    try:
+        from ftnids.feed.criu import Criu
+    except (ImportError, FtnidsError):
+        return warn("criu", "CRIU is not looked for without a core", _WHY_CRIU, "make build")
+    try:
+        found = Criu()
+        found.check()
+    except FtnidsError as error:
+        what, _, do = str(error).partition("; ")
+        return warn("criu", what, _WHY_CRIU, do or "run as root")
+    return ok("criu", f"criu {found.version} ({found.binary}), its check passes", _WHY_CRIU)
 
 
 def _output(command: list[str], environment: dict[str, str] | None = None) -> tuple[int, str]:

@@ -9,7 +9,7 @@ one was.  Its files must be as long as they were at the dump, or CRIU refuses: b
 what takes back what it has logged since.
 
 A dump that fails leaves the IDS running as it was.  A restore that fails leaves none: the caller starts a cold one.
-Either way the caller gets a FeedError of one line, with CRIU's first complaint.
+Either way the caller gets a CheckpointError of one line, with CRIU's first complaint.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from ftnids.errors import FeedError
+from ftnids.feed.checkpoint import CheckpointError
 from ftnids.feed.images import Image, Images, log_sizes, truncate_logs
 from ftnids.feed.namespace import PLACE, Child, Namespace
 from ftnids.limits import CRIU_CHECK_S, CRIU_DUMP_S, CRIU_PIDS, CRIU_RESTORE_S, FEED_WAIT_S
@@ -46,8 +46,12 @@ _HINTS: Final = {
 }
 
 
+class _TimeError(CheckpointError):
+    """CRIU took too long and was killed."""
+
+
 class Criu:
-    """The CRIU program, found and of a version that will do; FeedError where there is none.
+    """The CRIU program, found and of a version that will do; CheckpointError where there is none.
 
     FTNIDS_CRIU names one; else it is the one beside this Python, else the one on PATH.
     """
@@ -57,58 +61,60 @@ class Criu:
         named = os.environ.get("FTNIDS_CRIU", "")
         found = shutil.which(named or "criu", path=path)
         if found is None:
-            raise FeedError(f"no program {named!r} (FTNIDS_CRIU)" if named else f"no criu; {INSTALL}")
+            raise CheckpointError(f"no program {named or 'criu'} to run; {INSTALL}")
         self.binary = found
         status, output = self._ask("--version")
         match = re.search(r"Version: ((\d+)\.(\d+)\S*)", output)
         if match is None:
             said = (output.strip().splitlines() or [f"exit status {status}"])[0]
-            raise FeedError(f"{found} --version: {said}; {INSTALL}")
+            raise CheckpointError(f"{found} --version: {said}; {INSTALL}")
         self.version = match[1]
         if (int(match[2]), int(match[3])) < OLDEST:
-            raise FeedError(f"criu {self.version} ({found}) is older than 4.1; {INSTALL}")
+            raise CheckpointError(f"criu {self.version} ({found}) is older than 4.1; {INSTALL}")
 
     def check(self) -> None:
-        """FeedError, with CRIU's own complaint, where it cannot work on this kernel or as this user."""
+        """CheckpointError, with CRIU's own complaint, where it cannot work on this kernel or as this user."""
         if os.geteuid():
-            raise FeedError(f"criu {self.version} ({self.binary}) needs root")
+            raise CheckpointError(f"criu {self.version} ({self.binary}) needs root")
         status, output = self._ask("check")
         if status:
             complaint = next((line for line in output.splitlines() if "Error" in line), output.strip()[-200:])
-            raise FeedError(f"criu {self.version} ({self.binary}), its check fails: {_plain(complaint)}; {INSTALL}")
+            raise CheckpointError(
+                f"criu {self.version} ({self.binary}), its check fails: {_plain(complaint)}; {INSTALL}"
+            )
 
     def dump(self, namespace: Namespace, child: Child, images: Images, logs: Path, seq: int, *, stop: bool) -> Image:
         """An image of `child`, which has been given all below `seq` and logs into the folder `logs`.
 
-        The child goes on, or with `stop` is killed.  FeedError: there is no image, and it goes on either way, or is
-        dead.
+        The child goes on, or with `stop` is killed.  CheckpointError: there is no image, and it goes on either way,
+        unless it had ended, or CRIU took too long: then it is killed, for it may have been left half changed.
         """
+        if child.poll() is not None:
+            raise CheckpointError(f"process {child.inside} has ended with status {child.returncode}")
         folder = images.new()
         arguments = ["-t", str(child.inside), "--leave-stopped", "--file-locks", "--timeout", str(int(CRIU_DUMP_S))]
         try:
             last_pid = max(_inside_pids(child.pid), default=child.inside)
             self._run(namespace, "dump", folder / "criu", arguments, CRIU_DUMP_S, after_pid=_far(last_pid))
             sizes = log_sizes(logs)
-        except (FeedError, OSError) as error:
+        except (CheckpointError, OSError) as error:
             images.remove(folder)
-            child.send_signal(signal.SIGCONT)
-            if isinstance(error, FeedError):
+            child.send_signal(signal.SIGKILL if isinstance(error, _TimeError) else signal.SIGCONT)
+            if isinstance(error, CheckpointError):
                 raise
-            raise FeedError(f"criu dump: {error.strerror or error}") from None
+            raise CheckpointError(f"criu dump: {error.strerror or error}") from None
         child.send_signal(signal.SIGKILL if stop else signal.SIGCONT)
         return Image(folder, seq, child.inside, last_pid, tuple(child.args), sizes)
 
-    def restore(
-        self, namespace: Namespace, image: Image, logs: Path, cpus: Collection[int] = (), *, resume: bool = True
-    ) -> Child:
+    def restore(self, namespace: Namespace, image: Image, logs: Path, cpus: Collection[int] = ()) -> Child:
         """The IDS as it was, its logs in `logs` as long as they were; the one that ran must be dead.
 
-        FeedError: nothing runs.
+        CheckpointError: nothing runs.
         """
         try:
             truncate_logs(logs, image.sizes)
         except OSError as error:
-            raise FeedError(f"cannot bring the logs in {logs} back: {error.strerror}") from None
+            raise CheckpointError(f"cannot bring the logs in {logs} back: {error.strerror}") from None
         arguments = ["--restore-detached", "--restore-sibling"]
         after_pid = _far(image.last_pid)
         self._run(namespace, "restore", image.criu, arguments, CRIU_RESTORE_S, cpus=cpus, after_pid=after_pid)
@@ -117,7 +123,7 @@ class Criu:
     def self_test(self, folder: Path) -> float:
         """Dump, kill and restore a small process that reads a FIFO; the seconds it took.
 
-        FeedError when it is not what it was.  `folder` is one that this may fill and empty.
+        CheckpointError when it is not what it was.  `folder` is one that this may fill and empty.
         """
         started = time.monotonic()
         self.check()
@@ -136,7 +142,7 @@ class Criu:
             self.restore(namespace, image, logs)
             _pass(writer, logs / "out", b"after the restore\n", b"before the dump\n")
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise FeedError(f"criu {self.version}: its self-test fails: {error}") from None
+            raise CheckpointError(f"criu {self.version}: its self-test fails: {error}") from None
         finally:
             os.close(writer)
             namespace.close()
@@ -154,7 +160,7 @@ class Criu:
         cpus: Collection[int] = (),
         after_pid: int,
     ) -> None:
-        """Run CRIU in the namespaces; FeedError with the reason when it fails or takes too long."""
+        """Run CRIU in the namespaces; CheckpointError with the reason when it fails or takes too long."""
         command = [self.binary, what, "-D", str(folder), "-o", f"{what}.log", "-v2", "--manage-cgroups=ignore"]
         process = namespace.spawn([*command, *arguments], folder / f"{what}.out", cpus=cpus, after_pid=after_pid)
         try:
@@ -162,9 +168,9 @@ class Criu:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(CRIU_RESTORE_S)
-            raise FeedError(f"criu {what} did not end within {timeout_s:.0f} s; killed") from None
+            raise _TimeError(f"criu {what} did not end within {timeout_s:.0f} s; killed") from None
         if status:
-            raise FeedError(f"criu {what} failed: {complaint(folder, what, status)}")
+            raise CheckpointError(f"criu {what} failed: {complaint(folder, what, status)}")
 
     def _ask(self, *arguments: str) -> tuple[int, str]:
         try:
@@ -177,9 +183,9 @@ class Criu:
                 check=False,
             )
         except OSError as error:
-            raise FeedError(f"cannot run {self.binary}: {error.strerror}; {INSTALL}") from None
+            raise CheckpointError(f"cannot run {self.binary}: {error.strerror}; {INSTALL}") from None
         except subprocess.TimeoutExpired:
-            raise FeedError(f"{self.binary} {arguments[0]} did not end within {CRIU_CHECK_S:.0f} s") from None
+            raise CheckpointError(f"{self.binary} {arguments[0]} did not end within {CRIU_CHECK_S:.0f} s") from None
         return done.returncode, done.stdout.decode(errors="replace")
 
 
@@ -236,5 +242,5 @@ def _pass(writer: int, output: Path, line: bytes, before: bytes) -> None:
     deadline = time.monotonic() + CRIU_RESTORE_S
     while (found := output.read_bytes()) != before + line:
         if time.monotonic() > deadline or not (before + line).startswith(found):
-            raise FeedError(f"the self-test of criu: {before + line!r} came out as {found!r}")
+            raise CheckpointError(f"the self-test of criu: {before + line!r} came out as {found!r}")
         time.sleep(FEED_WAIT_S / 20)

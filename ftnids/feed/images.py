@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from ftnids.errors import FeedError
+from ftnids.feed.checkpoint import CheckpointError
 from ftnids.limits import IMAGES
 
 log = structlog.get_logger()
@@ -56,12 +56,12 @@ class Images:
             folder.mkdir(mode=0o700, parents=True)
             folder.chmod(0o700)  # whatever the umask
         except OSError as error:
-            raise FeedError(
+            raise CheckpointError(
                 f"cannot make {folder} for checkpoints: {error.strerror}; check replica.run_dir and its owner"
             ) from None
 
     def new(self) -> Path:
-        """A fresh folder for an image, which makes the oldest of more than IMAGES go; FeedError on a bad disk."""
+        """A fresh folder for an image, which makes the oldest of more than IMAGES go; CheckpointError on a bad disk."""
         while len(self._kept) >= IMAGES:
             self.remove(self._kept[0])
         path = self.folder / str(self._next)
@@ -70,7 +70,7 @@ class Images:
             path.mkdir(mode=0o700)
             (path / CRIU_FILES).mkdir(mode=0o700)
         except OSError as error:
-            raise FeedError(f"cannot make {path}: {error.strerror}; make room in replica.run_dir") from None
+            raise CheckpointError(f"cannot make {path}: {error.strerror}; make room in replica.run_dir") from None
         self._kept.append(path)
         return path
 
@@ -102,7 +102,7 @@ def log_sizes(folder: Path) -> dict[str, int]:
 def truncate_logs(folder: Path, sizes: dict[str, int]) -> None:
     """Bring the files in `folder` back to `sizes`; what has appeared since goes.
 
-    FeedError where a file is gone or shorter than it was: then the logs cannot be what they were.
+    CheckpointError where a file is gone or shorter than it was: then the logs cannot be what they were.
     """
     for name in log_sizes(folder).keys() - sizes.keys():
         (folder / name).unlink()
@@ -111,11 +111,11 @@ def truncate_logs(folder: Path, sizes: dict[str, int]) -> None:
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
-            raise FeedError(f"cannot bring {path} back to {size} bytes: {error.strerror}") from None
+            raise CheckpointError(f"cannot bring {path} back to {size} bytes: {error.strerror}") from None
         try:
             there = os.fstat(fd).st_size
             if there < size:
-                raise FeedError(f"cannot bring {path} back to {size} bytes: it has {there}")
+                raise CheckpointError(f"cannot bring {path} back to {size} bytes: it has {there}")
             os.ftruncate(fd, size)
         finally:
             os.close(fd)

@@ -79,11 +79,11 @@ class Keeper:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
         while True:
-            ready, _, _ = select.select([self.channel, wake_reader], [], [])
+            ready, _, _ = select.select([self.channel.fileno(), wake_reader], [], [])
             if wake_reader in ready:
                 os.read(wake_reader, 4096)
                 self.reap()
-            if self.channel in ready:
+            if self.channel.fileno() in ready:
                 message = self.channel.recv(MESSAGE_BYTES)
                 if not message:
                     return
@@ -134,7 +134,7 @@ class Keeper:
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.execve(wanted["argv"][0], wanted["argv"], wanted["env"])
-        except BaseException as error:  # noqa: BLE001 - whatever it is, this copy of the process must end here
+        except BaseException as error:  # whatever it is, this copy of the process must end here
             os.write(error_writer, str(getattr(error, "strerror", None) or error).encode())
         os._exit(CHILD_FAILED)
 

@@ -20,10 +20,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ftnids.errors import FeedError
 from ftnids.feed import keeper
+from ftnids.feed.checkpoint import CheckpointError
 from ftnids.limits import IDS_TERM_S, KEEPER_S, KEEPER_STATUSES
-
 
 PLACE: Final = Path("/run/ftnids-ids")  # where a run's folders appear to the IDS, on every replica
 
@@ -72,7 +71,7 @@ class Child:
 class Namespace:
     """PID and mount namespace in which each folder of `binds` appears under PLACE by the name that it has there.
 
-    Needs root.  FeedError, with the kernel's reason, when there can be none.  It ends, with all that is in it, at
+    Needs root.  CheckpointError, with the kernel's reason, when there can be none.  It ends, with all that is in it, at
     `close`, and when the thread that made it ends.
     """
 
@@ -96,7 +95,7 @@ class Namespace:
         try:
             with self._lock:
                 self._answer(KEEPER_S)
-        except FeedError:
+        except CheckpointError:
             self.close()
             raise
 
@@ -111,7 +110,7 @@ class Namespace:
     ) -> Child:
         """Start a program whose output is appended to the file `output`, named as it is inside.
 
-        FeedError when it cannot be run.
+        CheckpointError when it cannot be run.
         With `after_pid` it gets the next free pid behind that one.
         """
         wanted = {"argv": list(args), "env": dict(env or os.environ), "cpus": sorted(cpus)}
@@ -146,11 +145,13 @@ class Namespace:
         with self._lock:
             message = json.dumps(wanted).encode()
             if len(message) > keeper.MESSAGE_BYTES:
-                raise FeedError(f"cannot run {args[0]}: arguments and environment exceed {keeper.MESSAGE_BYTES} bytes")
+                raise CheckpointError(
+                    f"cannot run {args[0]}: arguments and environment exceed {keeper.MESSAGE_BYTES} bytes"
+                )
             try:
                 self._channel.send(message)
             except OSError as error:
-                raise FeedError(f"the keeper of the IDS's namespaces is gone: {error.strerror}") from None
+                raise CheckpointError(f"the keeper of the IDS's namespaces is gone: {error.strerror}") from None
             answer, pidfds = self._answer(KEEPER_S)
         return Child(self, args, answer["pid"], pidfds[0])
 
@@ -160,10 +161,12 @@ class Namespace:
             taken = self._take(max(0.0, deadline - time.monotonic()))
             if taken is None:
                 words = self._last_words()
-                raise FeedError(f"the keeper of the IDS's namespaces does not answer within {timeout_s:.0f} s{words}")
+                raise CheckpointError(
+                    f"the keeper of the IDS's namespaces does not answer within {timeout_s:.0f} s{words}"
+                )
             message, fds = taken
             if "error" in message:
-                raise FeedError(message["error"])
+                raise CheckpointError(message["error"])
             if "exit" not in message:
                 return message, fds
 
