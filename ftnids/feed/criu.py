@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Final
 
 from ftnids.feed.checkpoint import CheckpointError
-from ftnids.feed.images import Image, Images, log_sizes, truncate_logs
+from ftnids.feed.images import Image, Images, log_sizes, truncate_logs, writes_elsewhere
 from ftnids.feed.namespace import PLACE, Child, Namespace
 from ftnids.limits import CRIU_CHECK_S, CRIU_DUMP_S, CRIU_PIDS, CRIU_RESTORE_S, FEED_WAIT_S
 
@@ -37,6 +37,7 @@ OLDEST: Final = (4, 1)
 INSTALL: Final = "install CRIU 4.1 or newer (make setup does), or name one in FTNIDS_CRIU"
 FIRST_PID: Final = 9  # an IDS is process 10 in its namespace; CRIU and its helpers get numbers far from its threads'
 _HARMLESS: Final = ("rlimit: Can't setup RLIMIT_NOFILE",)  # CRIU goes on after these
+_LOG_THERE: Final = "let its configuration name files without a folder, or use feed.mode = pessimistic"
 _HINTS: Final = {
     "No space left": "make room in replica.run_dir",
     "bad size": "a file that the IDS has open was changed outside of its log folder",
@@ -97,6 +98,8 @@ class Criu:
             last_pid = max(_inside_pids(child.pid), default=child.inside)
             self._run(namespace, "dump", folder / "criu", arguments, CRIU_DUMP_S, after_pid=_far(last_pid))
             sizes = log_sizes(logs)
+            if elsewhere := writes_elsewhere(child.pid, logs):
+                raise CheckpointError(f"the IDS writes {elsewhere}, outside of its log folder; {_LOG_THERE}")
         except (CheckpointError, OSError) as error:
             images.remove(folder)
             child.send_signal(signal.SIGKILL if isinstance(error, _TimeError) else signal.SIGCONT)

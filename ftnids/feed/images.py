@@ -7,6 +7,7 @@ an earlier process are worth nothing to this one and go at the start.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from dataclasses import dataclass, field
@@ -97,6 +98,19 @@ def log_sizes(folder: Path) -> dict[str, int]:
         if stat.S_ISREG(about.st_mode):
             sizes[path.relative_to(folder).as_posix()] = about.st_size
     return sizes
+
+
+def writes_elsewhere(pid: int, folder: Path) -> str:
+    """A file outside of `folder` that process `pid` writes, or "": nothing would take back what it writes there."""
+    ours = {(about.st_dev, about.st_ino) for about in (path.lstat() for path in folder.rglob("*"))}
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        about, name = fd.stat(), str(fd.readlink())
+        if not stat.S_ISREG(about.st_mode) or not about.st_nlink or (about.st_dev, about.st_ino) in ours:
+            continue  # what has no name is part of the image
+        flags = re.search(r"^flags:\s*(\d+)", Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text(), re.MULTILINE)
+        if flags and int(flags[1], 8) & os.O_ACCMODE != os.O_RDONLY:
+            return name
+    return ""
 
 
 def truncate_logs(folder: Path, sizes: dict[str, int]) -> None:

@@ -25,7 +25,12 @@ while "deaf" in orders:
     time.sleep(1)
 if "stubborn" in orders:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-number = int(log_dir.rsplit("-", 1)[1])
+with open(config + ".lives", "a+") as lives:
+    lives.write("life\\n")
+    lives.seek(0)
+    number = len(lives.readlines()) - 1
+if "/run-" in log_dir:
+    number = int(log_dir.rsplit("-", 1)[1])
 die_at = int(orders.get("die_at", 0)) if number < int(orders.get("runs", 1)) else 0
 stream = open(source, "rb")
 assert len(stream.read(24)) == 24
