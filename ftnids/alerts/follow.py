@@ -14,13 +14,15 @@ class LineFollower:
     The file need not exist yet.  A file that shrank is read from its start again; one that was
     renamed away is read to its end before the new one is opened.  A line longer than
     `max_line` bytes is skipped and counted in `overlong`; what the writer left without a newline
-    when it ended is handed out by `poll(final=True)`.
+    when it ended is handed out by `poll(final=True)`.  Where `limit` is set, nothing behind so many bytes is read: the
+    file may be cut there.
     """
 
     def __init__(self, path: Path, *, max_line: int = MAX_LOG_LINE, chunk: int = ALERT_READ_BYTES) -> None:
         self.path = path
         self.overlong = 0
         self.restarts = 0  # truncations and rotations seen
+        self.limit: int | None = None
         self._max_line = max_line
         self._chunk = chunk
         self._fd = -1
@@ -35,14 +37,16 @@ class LineFollower:
         """
         lines: list[bytes] = []
         while self._ready():
-            data = os.pread(self._fd, self._chunk, self._offset)
+            limit = self.limit
+            room = self._chunk if limit is None else max(0, min(self._chunk, limit - self._offset))
+            data = os.pread(self._fd, room, self._offset)
             self._offset += len(data)
             lines += self._split(data)
-            if data and not final:
+            if (data and not final) or (not data and limit is not None):
                 break
             if not data and not self._next_file():
                 break
-        if final and self._partial and not self._skipping:
+        if final and self._partial and not self._skipping and self.limit is None:
             lines.append(self._partial)
             self._partial = b""
         return lines

@@ -66,8 +66,13 @@ class CriuCheckpoints:
         self._criu = self._criu or Criu()
         self._images = self._images or Images(self._folder)
         self._fifo, self._logs, self._cpus = fifo, logs, cpus
-        self._namespace = Namespace({"run": fifo.parent, "log": logs})
-        self._child = self._namespace.spawn(command, PLACE / "log/ids.log", env=env, cpus=cpus, after_pid=FIRST_PID)
+        namespace = Namespace({"run": fifo.parent, "log": logs})
+        try:
+            self._child = namespace.spawn(command, PLACE / "log/ids.log", env=env, cpus=cpus, after_pid=FIRST_PID)
+        except CheckpointError:
+            namespace.close()
+            raise
+        self._namespace = namespace
         return self._child
 
     def take(self, seq: int, *, stop: bool = False) -> Image:
@@ -82,6 +87,11 @@ class CriuCheckpoints:
         assert self._child is not None
         self._image = self._criu.dump(self._namespace, self._child, self._images, self._logs, seq, stop=stop)
         return self._image
+
+    @property
+    def running(self) -> bool:
+        """Whether there is an IDS that this can checkpoint."""
+        return self._namespace is not None
 
     @property
     def image(self) -> Image | None:

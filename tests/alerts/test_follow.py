@@ -1,6 +1,7 @@
 """Following a log that another process writes: partial lines, rotation, truncation, rubbish."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,23 @@ def test_huge_record_keeps_its_main_fields(tmp_path: Path) -> None:
     reader.close()
     assert records == [alert(packet=7), alert()]
     assert (reader.trimmed, reader.invalid, reader.lines.overlong) == (1, 0, 0)
+
+
+def test_nothing_behind_the_limit_is_read_however_often_it_is_cut(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    follower = LineFollower(log)
+    log.write_bytes(b"one\ntw")
+    follower.limit = log.stat().st_size
+    with log.open("ab") as file:
+        file.write(b"isted\nwrong\n")
+    assert follower.poll() == [b"one"]
+    assert follower.poll(final=True) == [], "half a line at the limit is none"
+    for right in (b"o\nthree\n", b"o\nthree\nfour\n"):
+        os.truncate(log, follower.limit)
+        with log.open("ab") as file:
+            file.write(right)
+        assert follower.poll() == []
+    follower.limit = None
+    assert follower.poll() == [b"two", b"three", b"four"]
+    assert follower.restarts == 0
+    follower.close()

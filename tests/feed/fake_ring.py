@@ -100,3 +100,12 @@ def read_pcap(path: Path) -> list[Packet]:
         packets.append(Packet(seconds * 1_000_000 + micros, content[at + 16 : at + 16 + size]))
         at += 16 + size
     return packets
+
+
+def record_offsets(content: bytes) -> list[int]:
+    """Where each record of a little-endian pcap file begins, and where the last one ends."""
+    offsets, at = [], 24
+    while at + 16 <= len(content):
+        offsets.append(at)
+        at += 16 + int.from_bytes(content[at + 8 : at + 12], "little")
+    return [*offsets, at]
