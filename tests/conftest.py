@@ -33,7 +33,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 SHM: Final = Path("/dev/shm")
 NETNS: Final = Path("/run/netns")
 SEED: Final = int(os.environ.get("FTNIDS_SEED", "1"))
-NEEDS: Final = ("needs_root", "needs_suricata", "needs_snort", "needs_criu", "needs_shared_trace")
+NEEDS: Final = ("needs_root", "needs_suricata", "needs_snort", "needs_criu", "needs_tmux", "needs_shared_trace")
 CLONE_NEWNS: Final = 0x00020000
 PR_SET_CHILD_SUBREAPER: Final = 36
 LEAVE_S: Final = 3.0  # how long an ended test's processes and namespaces may take to go
@@ -154,6 +154,8 @@ def find(need: str) -> Path | str:
     if need == "needs_criu":
         criu = program("FTNIDS_CRIU", "criu")
         return criu if criu and "Looks good" in output(criu, "check") else "needs root and a CRIU whose check passes"
+    if need == "needs_tmux":
+        return program("", "tmux") or "needs tmux"
     trace = Path(os.environ.get("FTNIDS_TRACE", ROOT.parent / "shared/pcaps/real-mix.pcap"))
     return trace if trace.is_file() else "needs the shared trace (FTNIDS_TRACE names it)"
 
@@ -187,6 +189,12 @@ def needs_snort() -> Path:
 def needs_criu() -> Path:
     """A CRIU whose own check passes here: FTNIDS_CRIU, else .venv/bin/criu, else PATH."""
     return need_or_skip("needs_criu")
+
+
+@pytest.fixture
+def needs_tmux() -> Path:
+    """tmux, a terminal whose screen can be read."""
+    return need_or_skip("needs_tmux")
 
 
 @pytest.fixture

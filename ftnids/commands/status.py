@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from ftnids import attach
+from ftnids.errors import ConfigError, UsageError
 from ftnids.status import client, health, table
 
 WAIT_S: Final = 3.0  # for a replica to answer
@@ -23,7 +24,10 @@ def command(paths: tuple[Path, ...], as_json: bool) -> int:
     Exit status: 0 healthy; 1 degraded: the set works, and something is wrong; 2 down: no replica runs, as far as can
     be seen from here.
     """
-    replicas = attach.find(paths)
+    try:
+        replicas = attach.find(paths)
+    except ConfigError as error:
+        raise UsageError(str(error)) from None  # status 1 would say that the set works
     view, trouble = client.once(replicas.sockets, WAIT_S)
     if view is None:
         view = replicas.last_known()

@@ -91,7 +91,7 @@ class Client:
                     made.connect(name)
             except OSError as error:
                 made.close()
-                troubles.append(f"{path}: {_reason(error)}")
+                troubles.append(f"{path.name}: {_reason(error)}")
                 self._next = (self._next + 1) % len(self._sockets)
             else:
                 self._socket, self.source, self.trouble = made, path, ""
@@ -121,7 +121,7 @@ class Client:
             self._lost("sends lines without an end")
 
     def _lost(self, why: str) -> None:
-        self.trouble = f"{self.source}: {why}"
+        self.trouble = f"{self.source.name if self.source else ''}: {why}"
         self._next = (self._next + 1) % len(self._sockets)
         self._tried_at = time.monotonic()
         self.close()
