@@ -33,7 +33,15 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 SHM: Final = Path("/dev/shm")
 NETNS: Final = Path("/run/netns")
 SEED: Final = int(os.environ.get("FTNIDS_SEED", "1"))
-NEEDS: Final = ("needs_root", "needs_suricata", "needs_snort", "needs_criu", "needs_tmux", "needs_shared_trace")
+NEEDS: Final = (
+    "needs_root",
+    "needs_suricata",
+    "needs_snort",
+    "needs_criu",
+    "needs_tmux",
+    "needs_promtool",
+    "needs_shared_trace",
+)
 CLONE_NEWNS: Final = 0x00020000
 PR_SET_CHILD_SUBREAPER: Final = 36
 LEAVE_S: Final = 3.0  # how long an ended test's processes and namespaces may take to go
@@ -156,6 +164,8 @@ def find(need: str) -> Path | str:
         return criu if criu and "Looks good" in output(criu, "check") else "needs root and a CRIU whose check passes"
     if need == "needs_tmux":
         return program("", "tmux") or "needs tmux"
+    if need == "needs_promtool":
+        return program("FTNIDS_PROMTOOL", "promtool") or "needs promtool (Debian: prometheus; FTNIDS_PROMTOOL names it)"
     trace = Path(os.environ.get("FTNIDS_TRACE", ROOT.parent / "shared/pcaps/real-mix.pcap"))
     return trace if trace.is_file() else "needs the shared trace (FTNIDS_TRACE names it)"
 
@@ -195,6 +205,12 @@ def needs_criu() -> Path:
 def needs_tmux() -> Path:
     """tmux, a terminal whose screen can be read."""
     return need_or_skip("needs_tmux")
+
+
+@pytest.fixture
+def needs_promtool() -> Path:
+    """Prometheus's tool that checks rules: FTNIDS_PROMTOOL, else PATH."""
+    return need_or_skip("needs_promtool")
 
 
 @pytest.fixture
