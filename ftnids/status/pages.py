@@ -12,6 +12,7 @@ from ftnids.status.rates import COUNTED
 from ftnids.status.snapshot import Alert, Snapshot
 from ftnids.status.text import cell, count, day, plain
 
+NARROW: Final = 100  # columns below which an alert's line leaves something out
 PAIR: Final = 38  # columns of one counter on the page of a replica
 SHORT: Final = {"confirmed": ("conf", OK), "provisional": ("prov", WARN), "retracted": ("RETR", BAD)}
 HELP: Final = """
@@ -47,17 +48,14 @@ def alert_line(alert: Alert, width: int) -> list[Cell]:
     """One alert in one line: time, status, signature, ends, who raised it."""
     status = plain(alert.get("status") or "")
     word, style = SHORT.get(status, (status[:4], TEXT))
-    at = str(alert.get("time") or "")[11:23]
-    ends = f"{alert.get('from') or ''} -> {alert.get('to') or ''}"
-    who = f"[{alert.get('replicas') or ''}]"
-    room = max(12, width - 12 - 6 - 2)
-    tail = f"  {plain(ends)} {plain(who)}"
-    signature = plain(alert.get("signature") or "")
-    left = max(room - len(tail), min(24, room))
+    narrow = width < NARROW
+    at = plain(str(alert.get("time") or "")[11 : 19 if narrow else 26])
+    ends = plain(f"{alert.get('from') or ''} -> {alert.get('to') or ''}")
+    who = "" if narrow else f"  [{plain(alert.get('replicas') or '')}]"
+    signature = cell(plain(alert.get("signature") or ""), max(24, width - 53 if narrow else width // 3))
     severity = alert.get("severity")
-    text = TEXT if severity not in (1, 2) else BAD if severity == 1 else WARN
-    strike = DIM if status == "retracted" else text
-    return [(cell(plain(at), 12) + " ", DIM), (cell(word, 5), style), (cell(signature, left), strike), (tail, DIM)]
+    text = DIM if status == "retracted" else BAD if severity == 1 else WARN if severity == 2 else TEXT
+    return [(f"{at} ", DIM), (cell(word, 5), style), (signature, text), (f"  {ends}{who}", DIM)]
 
 
 def detail(model: Model, name: str, width: int) -> list[list[Cell]]:
