@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ftnids import limits
@@ -66,7 +66,7 @@ class SetView:
                     "name": one.name,
                     "state": one.state,
                     "age_s": None if one.age_s is None else round(one.age_s, 3),
-                    "snapshot": None if one.snapshot is None else asdict(one.snapshot),
+                    "snapshot": None if one.snapshot is None else one.snapshot.tree(),
                 }
                 for one in self.members
             ],

@@ -10,7 +10,7 @@ import json
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, Self
@@ -60,9 +60,13 @@ class Snapshot:
         for key in counters.PER_REPLICA:
             self.counters.setdefault(key, 0)
 
+    def tree(self) -> dict[str, Any]:
+        """The record as what JSON holds; not a copy, which costs ten times as much."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
     def json(self) -> bytes:
         """The record as one line of JSON."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+        return json.dumps(self.tree(), separators=(",", ":")).encode()
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
