@@ -56,12 +56,16 @@ def find(paths: Sequence[Path]) -> Replicas:
     sockets: list[Path] = []
     configs: list[Config] = []
     for path in paths or [DEFAULT]:
-        if path.is_dir():
+        try:
+            there, folder = path.exists(), path.is_dir()
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}") from None
+        if folder:
             in_run_dir = sorted(path.glob(f"*{SUFFIX}"))
             sockets += in_run_dir
             if not in_run_dir:
                 configs += map(config.load, sorted(path.glob("*.toml")) or sorted(path.glob("*/replica.toml")))
-        elif path.exists():
+        elif there:
             configs.append(config.load(path))
         elif paths:
             raise UsageError(f"{path}: there is no such file or directory")

@@ -6,6 +6,7 @@ and sockets are written on threads of their own.
 
 from __future__ import annotations
 
+import importlib
 import socket
 import time
 from collections.abc import Callable
@@ -22,6 +23,13 @@ from ftnids.status.roster import Roster
 from ftnids.sync.messages import Status, View
 
 Header = Callable[[], tuple[int, int, View]]
+
+
+def prepare(config: Config) -> None:
+    """Load what only some replicas need, before privileges go: the replica's user may not be able to read it."""
+    if config.metrics.listen:
+        for module in ("ftnids.status.metrics", "encodings.idna"):  # the second to look a name up
+            importlib.import_module(module)
 
 
 class Monitor:

@@ -99,6 +99,7 @@ class Replica:
             affinity.check(key, cpus)
         affinity.pin(config.replica.cpus)
         privileges.prepare(config)
+        monitor.prepare(config)
         self.capture = open_capture(config.capture, capture)
         undo.callback(self.capture.close)
         self.capture.set_share(0, 1)  # until it is in a view, also where it was in one before

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,22 @@ def test_a_live_set_and_its_end(tmp_path: Path) -> None:
         both.kill("a")
         down = run("-c", tmp_path, "--json")
         assert (down.return_value, json.loads(down.output)["word"]) == (2, "down")
+
+
+@pytest.mark.needs_root
+def test_replicas_of_another_user_with_metrics() -> None:
+    """What is loaded late must be there though that user could not read it, and the socket is that user's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with TwoReplicas(Path(folder), user="nobody") as both:
+            (Path(folder) / "traffic.pcap").chmod(0o644)
+            both.start()
+            socket = Path(folder) / "a/run/a.status"
+            assert socket.owner() == "nobody"
+            assert run("-c", both.toml("a")).return_value == 0
+            for name in "ab":
+                with urllib.request.urlopen(f"http://localhost:{both.metrics[name]}/metrics", timeout=30) as page:
+                    assert f'replica="{name}",state="running"}} 1.0' in page.read().decode()
 
 
 def test_a_run_directory_serves_as_well(tmp_path: Path) -> None:

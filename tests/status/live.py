@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -23,24 +24,27 @@ CLUSTER: Final = f"test-{os.getpid()}"
 class TwoReplicas:
     """Replicas a and b under `folder`.  A context manager, whose end kills them, and removes their rings."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, user: str = "") -> None:
         self.folder, self._children = folder, Children()
         self.processes: dict[str, Child] = {}
         generate.write(folder / "traffic.pcap", 1)
-        with socket.socket() as one, socket.socket() as other:
-            for held in (one, other):
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(4)]
+            for held in sockets:
                 held.bind(("127.0.0.1", 0))
-            ports = [held.getsockname()[1] for held in (one, other)]
-        members = [{"name": n, "address": f"tcp://127.0.0.1:{p}"} for n, p in zip("ab", ports, strict=True)]
+            ports = [held.getsockname()[1] for held in sockets]
+        members = [{"name": n, "address": f"tcp://127.0.0.1:{p}"} for n, p in zip("ab", ports, strict=False)]
+        self.metrics = dict(zip("ab", ports[2:], strict=True))
         for name in "ab":
             (folder / name).mkdir()
             drop = {"loss": 0.05, "seed": ord(name)}
             tables = {
-                "replica": {"name": name, "run_dir": "run", "log_dir": "log"},
+                "replica": {"name": name, "run_dir": "run", "log_dir": "log", "user": user},
                 "cluster": {"name": CLUSTER, "wait_for_all": True, "member": members},
                 "capture": {"file": "../traffic.pcap", "pps": 150, "from_start": True, "drop": drop},
                 "ring": {"slots": 16384, "arena_mb": 16, "recovered_mb": 1},
                 "sync": {"failure_ms": 1000},
+                "metrics": {"listen": f"localhost:{self.metrics[name]}"},
             }
             self.toml(name).write_text(toml(tables).lstrip())
 

@@ -181,6 +181,16 @@ def test_a_failure_in_the_thread_ends_nothing(
         assert one.recv(1)
 
 
+def test_a_main_loop_that_hangs_is_seen_to(roster: Roster, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PAUSE_S", 0.02)
+    made = Server(roster, path)
+    with connect(path) as one, one.makefile("rb") as file:  # and nobody says that there is news
+        ages = [SetView.parse(file.readline()).members[0].age_s or 0.0 for _ in range(4)]
+        assert ages == sorted(ages)
+        assert ages[-1] > 0.1
+    made.close()
+
+
 def test_no_more_files_is_no_reason_to_spin(
     served: Server, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
