@@ -461,7 +461,8 @@ class Replica:
         self.feed.stop()
         self._last_alerts()
         self.desk.close()
-        self._monitor.close(self._snapshot("failed" if self._reason else "ended"))
+        over = "failed" if self._reason else "ended"
+        self._monitor.close(self._snapshot("waiting" if self.rejoin else over))
         self.transport.close(flush_s=0.5)
         if not (self.rejoin and self.config.capture.interface):
             self.capture.close()

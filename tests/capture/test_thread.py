@@ -62,6 +62,7 @@ def test_file_to_its_end(core: Core, tmp_path: Path, seed: int) -> None:
         assert thread.ended
         assert woken.is_set()
         assert (thread.captured, ring.head, ring.watermark_ns) == (3000, 3000, 2**63 - 1)
+        assert thread.captured_bytes == source.captured_bytes == sum(len(packet.data) for packet in packets)
         source.close()
         assert thread.captured == 3000
     finally:

@@ -400,7 +400,8 @@ def test_a_reader_changes_nothing(core: Core, filled: Ring) -> None:
 @pytest.mark.parametrize("writer", ["c", "python"])
 def test_either_reads_what_the_other_wrote(core: Core, writer: str, tmp_path: Path, seed: int) -> None:
     other = Core(writer)
-    source = other.file(write_pcap(tmp_path / "x.pcap", some_packets(300, seed), nano=True))
+    packets = some_packets(300, seed)
+    source = other.file(write_pcap(tmp_path / "x.pcap", packets, nano=True))
     ring = other.ring()
     source.run(ring, SLOTS, 0)
     refs = ring.store_recovered(batch_of([(b"recovered", 9)]))
@@ -412,6 +413,10 @@ def test_either_reads_what_the_other_wrote(core: Core, writer: str, tmp_path: Pa
         assert frames_of(reader.gather(reader.agreed_entries(300, 301)[0])) == [b"recovered"]
         reader.fed = 17
         assert (ring.fed, reader.stats()) == (17, ring.stats())
+        stored = sum(-(-len(packet.data) // 8) * 8 for packet in packets)
+        assert (ring.stats()["arena_used"], ring.stats()["arena_bytes"]) == (stored, ARENA)
+        ring.free_captured(300)
+        assert ring.stats()["arena_used"] == 0
     finally:
         source.close()
         reader.close()
