@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "lab": "Run the whole system on this machine: hub, replicas, loss, an IDS, a result table.",
     "simulate": "Run the protocol under simulated weather, one seed a run.",
     "doctor": "Check this host and say what to do.",
+    "init": "Write a commented cluster of two replicas to begin with.",
     "keygen": "Write a cluster secret and the CURVE key pairs.",
 }
 

@@ -1,32 +1,35 @@
 """The configuration of one replica: what `replicas/replica.toml` says, checked, with paths made absolute.
 
-`load(path)` gives a `Config` or raises ConfigError, one line a problem, each with the line of the file, the key, the
-reason and what is allowed.  The models below are the reference for types, ranges and defaults; the commented example
-is checked against them by a test.
+`load(path)` gives a `Config` or raises ConfigError, one line a problem, each with the line of the file, or with what
+else the value came from, the key, the reason and what is allowed.  The models below are the one place that says what
+each key is: type, range, default and description.  `replicas/replica.toml`, what `ftnids init` writes and
+docs/configuration.md are made from them.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
+import functools
 import os
-import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
-from pydantic_core import ErrorDetails
 
 from ftnids import limits
-from ftnids.errors import ConfigError, PeerError
+from ftnids.errors import ConfigError
 from ftnids.peers.addresses import Address, parse
-from ftnids.toml_lines import Key, lines_of
+from ftnids.settings import sources
+from ftnids.settings.checks import crosschecked
+from ftnids.settings.sources import Override
+from ftnids.settings.words import Schema, dotted, explained
+from ftnids.toml_lines import Key, Lines, lines_of
 
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME, min_length=1, max_length=limits.MAX_NAME)]
 _FilePath = Annotated[Path, Field(strict=False)]
+_PathText = Annotated[str, Field(json_schema_extra={"format": "path"})]
 _Cpus = Annotated[list[Annotated[int, Field(ge=0, lt=limits.MAX_CPUS)]], Field(max_length=limits.MAX_CPUS)]
 _MB: Final = 1 << 20
 
@@ -43,21 +46,34 @@ _S = TypeVar("_S", bound=_Section)
 class Replica(_Section):
     """Who this replica is, and where it keeps its files."""
 
-    name: Name
-    run_dir: _FilePath = Path("/run/ftnids")
-    log_dir: _FilePath = Path("/var/log/ftnids")
-    cpus: _Cpus = []
-    user: str = Field(default="", max_length=limits.MAX_NAME)
-    group: str = Field(default="", max_length=limits.MAX_NAME)
+    name: Name = Field(description="one of the members below")
+    run_dir: _FilePath = Field(default=Path("/run/ftnids"), description="FIFO to the IDS")
+    log_dir: _FilePath = Field(
+        default=Path("/var/log/ftnids"),
+        description="status.json, alerts, IDS logs, agreed.pcap and hashes.txt when asked for",
+    )
+    cpus: _Cpus = Field(default=[], description="CPUs that the replica runs on; [] any")
+    user: str = Field(
+        default="",
+        max_length=limits.MAX_NAME,
+        description='started as root, go on as this user once the capture is open; "" stays as started',
+    )
+    group: str = Field(default="", max_length=limits.MAX_NAME, description='"" is the user\'s own')
 
 
 class Member(_Section):
-    """One replica of the set, as all know it."""
+    """One replica of the set; at least two, in the same order on every replica."""
 
-    name: Name
-    address: str
-    public_key: str | None = None
-    old_public_key: str | None = None  # accepted, too, while the member changes its key
+    name: Name = Field(description="what its replica.name is")
+    address: str = Field(description="where its peers reach it", examples=["tcp://192.0.2.1:5701"])
+    public_key: str | None = Field(
+        default=None, description="Z85, 40 characters; what ftnids keygen printed", examples=["..."]
+    )
+    old_public_key: str | None = Field(
+        default=None,
+        description="accepted, too, while the member changes its key (docs/security.md)",
+        examples=["..."],
+    )
 
     @property
     def public_keys(self) -> list[str]:
@@ -73,12 +89,27 @@ class Member(_Section):
 class Cluster(_Section):
     """The set."""
 
-    name: Name
-    secret_file: _FilePath = Path("keys/cluster.secret")
-    join_timeout_s: float = Field(default=5.0, ge=0, le=3600)
-    wait_for_all: bool = False
-    key_file: _FilePath | None = None
-    member: list[Member] = Field(min_length=2, max_length=limits.MAX_MEMBERS)
+    name: Name = Field(description="the same on every replica")
+    secret_file: _FilePath = Field(
+        default=Path("keys/cluster.secret"),
+        description="mode 0600; between loopback addresses line and file may go",
+    )
+    join_timeout_s: float = Field(
+        default=5.0,
+        ge=0,
+        le=3600,
+        description="the first replica waits this long for its peers, then goes on with those that came",
+    )
+    wait_for_all: bool = Field(default=False, description="true: never start without all members (the lab)")
+    key_file: _FilePath | None = Field(
+        default=None,
+        description="this replica's secret CURVE key, mode 0600; required when an address is not loopback, else it may "
+        "come from the secret",
+        examples=["keys/a.key_secret"],
+    )
+    member: list[Member] = Field(
+        min_length=2, max_length=limits.MAX_MEMBERS, description="the replicas, each a [[cluster.member]]"
+    )
     _secret_named: bool = PrivateAttr(False)
 
     def model_post_init(self, context: Any) -> None:
@@ -92,40 +123,78 @@ class Cluster(_Section):
 
 
 class Drop(_Section):
-    """Fault injection after capture."""
+    """Fault injection, after capture."""
 
-    loss: float = Field(default=0.0, ge=0, le=1)
-    burst: float = Field(default=1.0, ge=1, le=1_000_000)
-    seed: int = Field(default=0, ge=0, le=(1 << 63) - 1)
+    loss: float = Field(default=0.0, ge=0, le=1, description="share of the packets that is dropped")
+    burst: float = Field(default=1.0, ge=1, le=1_000_000, description="mean run length of losses")
+    seed: int = Field(default=0, ge=0, le=(1 << 63) - 1, description="of the choice")
 
 
 class Capture(_Section):
-    """Where packets come from: an interface or a file."""
+    """Where packets come from: exactly one of interface and file."""
 
-    interface: str | None = Field(default=None, min_length=1, max_length=15)
-    file: _FilePath | None = None
-    bpf: str = Field(default="", max_length=limits.MAX_FILTER)
-    snaplen: int = Field(default=65535, ge=1, le=limits.MAX_SNAPLEN)
-    promiscuous: bool = True
-    buffer_mb: int = Field(default=64, ge=1, le=limits.MAX_CAPTURE_BUFFER // _MB)
-    pace: Literal["file", "topspeed"] = "file"
-    pps: int = Field(default=0, ge=0, le=limits.MAX_PPS)
-    clock_offset_us: int = Field(
-        default=0, ge=-limits.MAX_CLOCK_OFFSET_NS // 1000, le=limits.MAX_CLOCK_OFFSET_NS // 1000
+    interface: str | None = Field(
+        default=None, min_length=1, max_length=15, description="capture there", examples=["eth1"]
     )
-    cpus: _Cpus = []
-    jitter_us: int = Field(default=0, ge=0, le=limits.MAX_JITTER_NS // 1000)
-    from_start: bool = False
+    file: _FilePath | None = Field(default=None, description="read this pcap or pcapng file", examples=["x.pcap"])
+    bpf: str = Field(
+        default="", max_length=limits.MAX_FILTER, description="a tcpdump filter; the same on every replica"
+    )
+    snaplen: int = Field(
+        default=65535, ge=1, le=limits.MAX_SNAPLEN, description="bytes kept of a frame; the same on every replica"
+    )
+    promiscuous: bool = Field(default=True, description="take frames to other hosts, too")
+    buffer_mb: int = Field(
+        default=64, ge=1, le=limits.MAX_CAPTURE_BUFFER // _MB, description="kernel capture buffer, in MB"
+    )
+    cpus: _Cpus = Field(default=[], description="CPUs of the capture thread; [] those of the replica")
+    clock_offset_us: int = Field(
+        default=0,
+        ge=-limits.MAX_CLOCK_OFFSET_NS // 1000,
+        le=limits.MAX_CLOCK_OFFSET_NS // 1000,
+        description="fault injection: this replica's clock is ahead by that much",
+    )
+    jitter_us: int = Field(
+        default=0,
+        ge=0,
+        le=limits.MAX_JITTER_NS // 1000,
+        description="fault injection: 0 to this much is added to each capture time",
+    )
+    pace: Literal["file", "topspeed"] = Field(
+        default="file", description='of a file: "file" its own pace, "topspeed" flat out'
+    )
+    pps: int = Field(
+        default=0, ge=0, le=limits.MAX_PPS, description="of a file: packets/s, overrides pace when above 0"
+    )
+    from_start: bool = Field(
+        default=False,
+        description="of a file: all replicas begin at packet 0 of the same file, by its time",
+    )
     drop: Drop = Drop()
 
 
 class Ring(_Section):
     """The shared-memory ring."""
 
-    slots: int = Field(default=262_144, ge=limits.MIN_RING_SLOTS, le=limits.MAX_RING_SLOTS)
-    arena_mb: int = Field(default=256, ge=limits.MIN_ARENA_BYTES // _MB, le=limits.MAX_ARENA_BYTES // _MB)
-    recovered_mb: int = Field(default=64, ge=limits.MIN_ARENA_BYTES // _MB, le=limits.MAX_ARENA_BYTES // _MB)
-    group: str = ""
+    slots: int = Field(
+        default=262_144,
+        ge=limits.MIN_RING_SLOTS,
+        le=limits.MAX_RING_SLOTS,
+        description="packets; rounded up to a power of two",
+    )
+    arena_mb: int = Field(
+        default=256,
+        ge=limits.MIN_ARENA_BYTES // _MB,
+        le=limits.MAX_ARENA_BYTES // _MB,
+        description="room for captured frames, in MB",
+    )
+    recovered_mb: int = Field(
+        default=64,
+        ge=limits.MIN_ARENA_BYTES // _MB,
+        le=limits.MAX_ARENA_BYTES // _MB,
+        description="room for frames that peers sent, in MB",
+    )
+    group: str = Field(default="", description='group that may read the shared-memory segment; "" none')
 
     @property
     def arena_bytes(self) -> int:
@@ -139,46 +208,82 @@ class Ring(_Section):
 
 
 class Sync(_Section):
-    """The protocol's parameters; the same on all replicas."""
+    """The protocol's parameters; the same on every replica."""
 
-    k: int = Field(default=56, ge=1, le=limits.MAX_CLUSTER)
-    l: int = Field(default=8, ge=1, le=limits.MAX_ANCHOR)  # noqa: E741 - the paper's name
-    delay_ms: int = Field(default=20, ge=2, le=10_000)
-    reorder_us: int = Field(default=limits.REORDER_NS // 1000, ge=0, le=limits.MAX_TOLERANCE_NS // 1000)
-    reorder_places: int = Field(default=limits.REORDER_PLACES, ge=0, le=limits.MAX_WINDOW)
-    max_desync: int = Field(default=16, ge=1, le=limits.MAX_DESYNC)
-    report_ms: int = Field(default=2, ge=1, le=1_000)
-    failure_ms: int = Field(default=300, ge=100, le=60_000)
-    aligner: Literal["default", "difflib"] = "default"
+    k: int = Field(default=56, ge=1, le=limits.MAX_CLUSTER, description="packets in a cluster")
+    l: int = Field(  # noqa: E741 - the paper's name
+        default=8, ge=1, le=limits.MAX_ANCHOR, description="contiguous common packets that make an anchor; at most k"
+    )
+    delay_ms: int = Field(
+        default=20,
+        ge=2,
+        le=10_000,
+        description="T: a captured packet is to be stable within this time; an aim, on an idle host",
+    )
+    reorder_us: int = Field(
+        default=limits.REORDER_NS // 1000,
+        ge=0,
+        le=limits.MAX_TOLERANCE_NS // 1000,
+        description="R: how far apart packets may be that replicas saw in different order",
+    )
+    reorder_places: int = Field(
+        default=limits.REORDER_PLACES, ge=0, le=limits.MAX_WINDOW, description="the same, in packets"
+    )
+    max_desync: int = Field(
+        default=16, ge=1, le=limits.MAX_DESYNC, description="the window grows by k this often, then it is cut"
+    )
+    report_ms: int = Field(
+        default=2,
+        ge=1,
+        le=1_000,
+        description="between reports, at least; at most half of delay_ms; more where there is time",
+    )
+    failure_ms: int = Field(
+        default=300, ge=100, le=60_000, description="a member that is silent for this long leaves the view"
+    )
+    aligner: Literal["default", "difflib"] = Field(
+        default="default", description='"difflib" is the reference: slow, for comparison'
+    )
 
 
 class Feed(_Section):
-    """What the agreed stream goes to.  `agreed_pcap` and `hashes` are relative to the log directory."""
+    """What the agreed stream goes to."""
 
-    mode: Literal["pessimistic", "optimistic"] = "pessimistic"
-    ids: Literal["suricata", "snort", "none"] = "none"
-    ids_binary: str = ""
-    ids_config: str = ""
-    rules: list[_FilePath] = []
-    cpus: _Cpus = []
-    agreed_pcap: str = ""
-    hashes: str = ""
+    mode: Literal["pessimistic", "optimistic"] = Field(
+        default="pessimistic", description='"optimistic" comes with checkpoints'
+    )
+    ids: Literal["suricata", "snort", "none"] = Field(default="none", description="the IDS; without one, no alerts")
+    ids_binary: str = Field(default="", description='"" finds it on PATH (Snort also through FTNIDS_SNORT)')
+    ids_config: _PathText = Field(default="", description='its configuration; "" is the minimal one that is shipped')
+    rules: list[_FilePath] = Field(default=[], description="rule files; [] is the ones that are shipped")
+    cpus: _Cpus = Field(default=[], description="CPUs of the IDS; [] any")
+    agreed_pcap: str = Field(default="", description="also write the agreed stream to this file (relative to log_dir)")
+    hashes: str = Field(
+        default="", description="also write seq, hash, time of every stable packet to this file (relative to log_dir)"
+    )
 
 
 class Alerts(_Section):
-    """Where alerts go.  Files are relative to the log directory."""
+    """Where the set's alerts go; the coordinator writes them."""
 
-    output: str = "alerts.jsonl"
-    eve_output: str = "eve.jsonl"
-    stdout: bool = False
-    syslog: bool = False
-    hold_ms: int = Field(default=500, ge=0, le=60_000)
+    output: str = Field(default="alerts.jsonl", description='JSON lines (relative to log_dir); "" for none')
+    eve_output: str = Field(
+        default="eve.jsonl", description='other EVE records, the coordinator\'s copy (relative to log_dir); "" for none'
+    )
+    stdout: bool = Field(default=False, description="JSON lines on standard output, too")
+    syslog: bool = Field(default=False, description="one readable line an alert to the local syslog, too")
+    hold_ms: int = Field(
+        default=500,
+        ge=0,
+        le=60_000,
+        description="wait this long for the other replicas' copy of an alert before it goes out",
+    )
 
 
 class Metrics(_Section):
     """The page for Prometheus."""
 
-    listen: str = ""  # "" is off
+    listen: str = Field(default="", description='as "127.0.0.1:9477": metrics at http://127.0.0.1:9477/metrics; "" off')
 
     @property
     def address(self) -> Address | None:
@@ -189,8 +294,8 @@ class Metrics(_Section):
 class Log(_Section):
     """Logging, to stderr."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["console", "json"] = "console"
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="the least that is said")
+    format: Literal["console", "json"] = Field(default="console", description='"json": one object a line')
 
 
 class Config(_Section):
@@ -206,11 +311,17 @@ class Config(_Section):
     metrics: Metrics = Metrics()
     log: Log = Log()
     _source: Path = PrivateAttr(Path())
+    _overrides: tuple[Override, ...] = PrivateAttr(())
 
     @property
     def source(self) -> Path:
         """The file that this was read from."""
         return self._source
+
+    @property
+    def overrides(self) -> tuple[Override, ...]:
+        """What did not come from the file."""
+        return self._overrides
 
     @property
     def cpus(self) -> dict[str, list[int]]:
@@ -242,15 +353,18 @@ class Config(_Section):
         return self.replica.log_dir / name if name else None
 
 
-def load(path: Path) -> Config:
-    """The configuration in the file `path`.  ConfigError, one line a problem, if it is wrong."""
+def load(path: Path, overrides: Sequence[Override] | None = None) -> Config:
+    """The configuration in the file `path`, with `overrides` over it (those of the environment unless they are given).
+
+    ConfigError, one line a problem, if it is wrong.
+    """
     try:
         text = path.read_bytes().decode()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is no UTF-8 text") from None
-    return parse_text(text, path)
+    return parse_text(text, path, sources.of_environment(os.environ) if overrides is None else overrides)
 
 
 def make_directories(replica: Replica) -> None:
@@ -266,199 +380,40 @@ def make_directories(replica: Replica) -> None:
             raise ConfigError(f"replica.{key} {path}: {reason}; name another directory, or change its owner")
 
 
-def parse_text(text: str, path: Path) -> Config:
+def parse_text(text: str, path: Path, overrides: Sequence[Override] = ()) -> Config:
     """The configuration in `text`; `path` is the file that errors name and relative paths start from."""
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is no TOML: {error}") from None
-    lines = lines_of(text)
     try:
-        config = Config.model_validate(tree)
+        config = Config.model_validate(sources.applied(tree, overrides, schema()))
     except ValidationError as error:
-        problems = [(tuple(detail["loc"]), _explained(detail)) for detail in error.errors()]
+        problems = [(tuple(detail["loc"]), explained(schema(), detail)) for detail in error.errors()]
     else:
         config = _absolute(config, path.absolute().parent)
-        config._source = path.absolute()
-        problems = list(_crosschecked(config))
+        config._source, config._overrides = path.absolute(), tuple(overrides)
+        problems = list(crosschecked(config))
         if not problems:
             return config
-    shown = sorted((lines.find(key), f"{_dotted(key)}{reason}") for key, reason in problems)
-    raise ConfigError("\n".join(f"{path}:{line}: {problem}" for line, problem in shown))
+    raise ConfigError("\n".join(_named(problems, lines_of(text), path, overrides)))
 
 
-# -- one value at a time ----------------------------------------------------------------------------
-
-_TYPES: Final = {
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "string": "a text",
-    "array": "a list",
-    "object": "a table",
-}
+@functools.cache
+def schema() -> Schema:
+    """The JSON schema of the whole configuration."""
+    return Config.model_json_schema()
 
 
-def _explained(detail: ErrorDetails) -> str:
-    """What is wrong with one value, and what is allowed."""
-    key, kind, value = tuple(detail["loc"]), detail["type"], detail["input"]
-    if kind == "extra_forbidden":
-        keys = list(_schema(key[:-1])["properties"])
-        near = difflib.get_close_matches(str(key[-1]), keys, n=1, cutoff=0.5)
-        return f": unknown key; did you mean {near[0]}?" if near else f": unknown key; those here: {', '.join(keys)}"
-    allowed = _allowed(_schema(key))
-    if kind == "missing":
-        return f" is missing: must be {allowed}"
-    shown = f": {len(value)} of them" if isinstance(value, (list, dict)) else f" = {_toml(value)}"
-    return f"{shown}: must be {allowed}"
-
-
-def _schema(key: Key) -> dict[str, Any]:
-    """The JSON schema of what stands at `key`."""
-    whole = Config.model_json_schema()
-    node: dict[str, Any] = whole
-    for part in key:
-        node = node["items"] if isinstance(part, int) else node["properties"][part]
-        node = node.get("anyOf", [node])[0]
-        if "$ref" in node:
-            node = whole["$defs"][node["$ref"].rpartition("/")[2]]
-    return node
-
-
-def _allowed(schema: dict[str, Any]) -> str:
-    """In words, which values a schema allows."""
-    if "enum" in schema:
-        return f"one of {', '.join(schema['enum'])}"
-    words = _TYPES[schema["type"]]
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if low is not None and high is not None:
-        words += f", {low} to {high}"
-    elif low is not None:
-        words += f", {low} or more"
-    if "minItems" in schema:
-        words += f" of {schema['minItems']} to {schema['maxItems']}"
-    if "maxLength" in schema:
-        words += f" of {schema.get('minLength', 0)} to {schema['maxLength']} characters"
-    if "pattern" in schema:
-        words += " that begins with a letter or digit and has only letters, digits and . _ - in it"
-    return words
-
-
-def _toml(value: object) -> str:
-    """A value, roughly as it stands in the file."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return json.dumps(value) if isinstance(value, str) else str(value)
-
-
-def _dotted(key: Key) -> str:
-    """A key in one piece; the members of a list count from 1."""
-    return "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in key).lstrip(".")
-
-
-# -- values against each other ------------------------------------------------------------------------
-
-
-def _crosschecked(config: Config) -> Iterator[tuple[Key, str]]:
-    """Every conflict between values that are right by themselves: the key to blame, and the reason."""
-    yield from _check_members(config)
-    yield from _check_outputs(config)
-    capture, sync, feed = config.capture, config.sync, config.feed
-    if (capture.interface is None) == (capture.file is None):
-        both = "both are set" if capture.file else "neither is set"
-        yield ("capture",), f": set exactly one of interface and file ({both})"
-    if capture.interface is not None:
-        for name in ("pps", "from_start"):
-            if getattr(capture, name):
-                yield ("capture", name), " is for a file: remove it, or set capture.file in place of interface"
-    try:
-        _ = config.metrics.address
-    except PeerError:
-        wrong = f' = "{config.metrics.listen}": is no address: write HOST:PORT, an IPv6 host in brackets'
-        yield ("metrics", "listen"), wrong
-    if sync.l > sync.k:
-        yield ("sync", "l"), f" = {sync.l}: an anchor is no longer than a cluster; at most sync.k = {sync.k}"
-    if sync.report_ms * 2 > sync.delay_ms:
-        yield ("sync", "report_ms"), f" = {sync.report_ms}: at most half of sync.delay_ms = {sync.delay_ms}"
-    if feed.mode == "optimistic":
-        yield (
-            ("feed", "mode"),
-            ' = "optimistic": needs checkpoints, which this version does not have; use "pessimistic"',
-        )
-
-
-def _check_members(config: Config) -> Iterator[tuple[Key, str]]:
-    """Names and addresses differ, this replica is one of them, and CURVE is set where it must be."""
-    members = config.cluster.member
-    names = [member.name for member in members]
-    if config.replica.name not in names:
-        yield ("replica", "name"), f' = "{config.replica.name}": is no cluster.member; those are {", ".join(names)}'
-    addresses: dict[str, Address] = {}
-    for place, member in enumerate(members):
-        key: Key = ("cluster", "member", place)
-        if member.name in names[:place]:
-            yield (*key, "name"), f' = "{member.name}": is there twice'
-        if member.address in addresses:
-            yield (*key, "address"), f' = "{member.address}": is there twice'
-        try:
-            addresses[member.address] = parse(member.address)
-        except PeerError as error:
-            yield (*key, "address"), f": {error}"
-    exposed = [text for text, address in addresses.items() if not address.loopback]
-    if not exposed and config.cluster.key_file is None:
-        for place, member in enumerate(members):
-            if member.public_keys:
-                why = "goes with cluster.key_file, which is missing; set both or neither"
-                yield ("cluster", "member", place, "public_key" if member.public_key else "old_public_key"), f": {why}"
-        return
-    why = f"CURVE is required, because {exposed[0]} is not loopback" if exposed else "cluster.key_file asks for CURVE"
-    if config.cluster.key_file is None:
-        yield ("cluster", "key_file"), f" is missing: {why}; make keys with ftnids keygen"
-    for place, member in enumerate(members):
-        if member.public_key is None:
-            yield ("cluster", "member", place, "public_key"), f" is missing: {why}; make keys with ftnids keygen"
-    yield from _check_keys(members)
-
-
-def _check_keys(members: list[Member]) -> Iterator[tuple[Key, str]]:
-    """No two members have one key, and none has it twice."""
-    owners: dict[str, str] = {}
-    for place, member in enumerate(members):
-        for name in ("public_key", "old_public_key"):
-            if (key := getattr(member, name)) is None:
-                continue
-            if key in owners:
-                twice = f"{owners[key]} and {member.name}" if owners[key] != member.name else f"{member.name} twice"
-                why = f": is that of {twice}; every replica needs a pair of its own (ftnids keygen)"
-                yield ("cluster", "member", place, name), why
-            owners.setdefault(key, member.name)
-
-
-def _check_outputs(config: Config) -> Iterator[tuple[Key, str]]:
-    """No two outputs write one file, and none writes what is read."""
-    cluster, feed = config.cluster, config.feed
-    taken: dict[object, str] = {}
-    read = [config.capture.file, cluster.secret_file, cluster.key_file, *map(Path, filter(None, [feed.ids_config]))]
-    for path in (config.source, *filter(None, read), *feed.rules):
-        taken[_file(path)] = "is a file that is read"
-    taken[_file(config.replica.log_dir / "status.json")] = "is where the status is written"
-    for key in (("alerts", "output"), ("alerts", "eve_output"), ("feed", "agreed_pcap"), ("feed", "hashes")):
-        name = getattr(getattr(config, key[0]), key[1])
-        output = config.in_log_dir(name)
-        if output is None or (file := _file(output)) is None:
-            continue
-        if why := taken.get(file):
-            yield key, f" = {_toml(name)}: {why}; name another file"
-        taken.setdefault(file, f"is what {_dotted(key)} writes, too")
-
-
-def _file(path: Path) -> object:
-    """What tells a file from others, however links lead to it; None for what is no file, as /dev/null."""
-    try:
-        found = path.stat()
-    except OSError:  # not there yet
-        return os.path.realpath(path)
-    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+def _named(problems: Sequence[tuple[Key, str]], lines: Lines, path: Path, overrides: Sequence[Override]) -> list[str]:
+    """The problems as lines, in the order of the file, each with where its value came from."""
+    shown = []
+    for key, reason in problems:
+        source, line = sources.blamed(key, overrides, lines), lines.find(key)
+        others = "; ".join(sources.mentioned(reason, overrides))
+        said = f"{dotted(key)}{reason}" + (f" ({others})" if others else "")
+        shown.append((0 if source else line, f"{source or f'{path}:{line}'}: {said}"))
+    return [said for _, said in sorted(shown)]
 
 
 # -- paths ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Keys from the files of a configuration: at the start, and again when a signal says that they have changed."""
+"""What is read again when a signal says that it has changed: keys, and how much is logged."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def identity(config: Config, *, optional: bool = True, owner: int | None = None)
 def renew(config: Config, transport: Transport, seed: int) -> Config:
     """Read the configuration file and the key files again, and let `transport` go on with the keys that they hold.
 
-    Returns the configuration that is in force from now on: `config` with other keys.  What else has changed waits for
-    a restart, a new secret (another packet hash `seed`) for one of the whole set; what is wrong changes nothing.
-    Either is said.
+    Returns the configuration that is in force from now on: `config` with other keys and another `log`.  What else has
+    changed waits for a restart, a new secret (another packet hash `seed`) for one of the whole set; what is wrong
+    changes nothing.  Either is said.
     """
     logger = log.get("rekey")
     try:
-        new = load(config.source)
+        new = load(config.source, config.overrides)
         if new.replica.name != config.replica.name or len(new.cluster.member) != len(config.cluster.member):
             raise ConfigError(f"{config.source}: another replica.name or number of members needs a restart of the set")
         without = seed == keys.cluster_seed(keys.public_secret(config.cluster.name))
@@ -46,6 +46,9 @@ def renew(config: Config, transport: Transport, seed: int) -> Config:
     except (ConfigError, PeerError) as error:
         logger.error("keys_not_renewed", reason=str(error), hint="nothing has changed; correct it and signal again")
         return config
+    if new.log != config.log:
+        log.configure(new.log.level, new.log.format)
+        logger.warning("settings_changed", settings=_differences(config.log.model_dump(), new.log.model_dump(), "log."))
     waiting = sorted(_differences(_without_keys(config), _without_keys(new)))
     if waiting:
         logger.warning("settings_wait_for_a_restart", settings=waiting)
@@ -58,12 +61,12 @@ def renew(config: Config, transport: Transport, seed: int) -> Config:
         logger.info("keys_unchanged", own=own)
     members = [b.model_copy(update={key: getattr(a, key) for key in KEYS}) for b, a in zip(before, after, strict=True)]
     cluster = config.cluster.model_copy(update={"member": members, "key_file": new.cluster.key_file})
-    return config.model_copy(update={"cluster": cluster})
+    return config.model_copy(update={"cluster": cluster, "log": new.log})
 
 
 def _without_keys(config: Config) -> dict[str, Any]:
     """All settings that a signal does not change."""
-    tables = config.model_dump()
+    tables = config.model_dump(exclude={"log"})
     del tables["cluster"]["key_file"]
     for member in tables["cluster"]["member"]:
         for key in KEYS:

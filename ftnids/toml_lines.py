@@ -27,6 +27,10 @@ class Lines:
         """Note where `key` stands first."""
         self._lines.setdefault(key, line)
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether `key` is in the file."""
+        return key in self._lines
+
     def find(self, key: Key) -> int:
         """The line of `key`, or of the innermost table around it that is in the file; 1 if there is none."""
         for length in range(len(key), 0, -1):

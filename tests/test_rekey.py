@@ -12,6 +12,7 @@ from ftnids import config, log, rekey
 from ftnids.errors import PeerError
 from ftnids.peers import keys
 from ftnids.peers.transport import Transport
+from ftnids.settings import sources
 from tests.two import two
 
 NAMED = 'secret_file = "keys/cluster.secret"'
@@ -86,3 +87,29 @@ def test_a_secret_that_the_file_names_must_be_there(tmp_path: Path) -> None:
     assert not load(tmp_path, NAMED).secret_optional
     with pytest.raises(PeerError, match=r"keys/cluster.secret: No such file"):
         rekey.identity(load(tmp_path, NAMED))
+
+
+def test_the_log_changes_at_once_and_the_rest_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = load(tmp_path, "")
+    seed = rekey.identity(loaded).seed
+    path = tmp_path / "a.toml"
+    path.write_text(f'{path.read_text()}\n[log]\nlevel = "debug"\nformat = "json"\n[sync]\nk = 40\n')
+    log.configure("info", "json")
+    capsys.readouterr()
+    logger = log.get("other")
+    new = rekey.renew(loaded, Door(), seed)
+    logger.debug("heard")
+    said = {line["event"]: line for line in map(json.loads, capsys.readouterr().err.splitlines())}
+    assert said["settings_changed"]["settings"] == ["log.level", "log.format"]
+    assert said["settings_wait_for_a_restart"]["settings"] == ["sync.k"]
+    assert "heard" in said
+    assert (new.log.level, new.sync.k) == ("debug", loaded.sync.k)
+
+
+def test_what_the_command_line_set_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A signal reads the file again; it does not take back what went before it."""
+    path = tmp_path / "a.toml"
+    path.write_text(two())
+    loaded = config.load(path, sources.of_options(["sync.k=48"]))
+    _, said = renewed(loaded, rekey.identity(loaded).seed, capsys)
+    assert "settings_wait_for_a_restart" not in [line["event"] for line in said]
