@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ftnids import affinity, privileges, rekey
+from ftnids import affinity, outlets, privileges, rekey
 from ftnids.capture import filter_fault
 from ftnids.config import Config
 from ftnids.core import Capture, segment
@@ -60,6 +60,10 @@ def faults(config: Config) -> Iterator[str]:
     yield from _address(config)
     yield from _ring(config)
     yield from _ids(config)
+    try:
+        list(outlets.receivers(config))
+    except ConfigError as error:
+        yield str(error)
 
 
 # -- as who starts it ---------------------------------------------------------------------------------

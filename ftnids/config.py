@@ -263,6 +263,31 @@ class Feed(_Section):
     )
 
 
+class Redis(_Section):
+    """Alerts into a stream or a list of Redis, too, each id once; needs pip install 'ftnids[redis]'."""
+
+    url: str = Field(
+        default="", description='redis://HOST:6379/0, rediss://... or unix:///PATH; "" for none; never with a password'
+    )
+    password_file: _FilePath | None = Field(
+        default=None, description="holds the password, mode 0600", examples=["keys/redis.password"]
+    )
+    key: str = Field(default="ftnids", min_length=1, max_length=limits.MAX_TEXT, description="the stream or list")
+    mode: Literal["stream", "lpush", "rpush"] = Field(
+        default="stream", description='"stream": field eve of each entry; else a list, pushed left or right'
+    )
+    maxlen: int = Field(
+        default=1_000_000, ge=0, description="about how many entries a stream keeps; 0 all; a list keeps all"
+    )
+
+
+class Kafka(_Section):
+    """Alerts into a topic of Kafka, too, keyed by their id; needs pip install 'ftnids[kafka]'."""
+
+    servers: list[str] = Field(default=[], description='as ["kafka1:9092", "kafka2:9092"]; [] for none')
+    topic: str = Field(default="ftnids", min_length=1, max_length=limits.MAX_TEXT, description="where alerts go")
+
+
 class Alerts(_Section):
     """Where the set's alerts go; the coordinator writes them."""
 
@@ -278,6 +303,18 @@ class Alerts(_Section):
         le=60_000,
         description="wait this long for the other replicas' copy of an alert before it goes out",
     )
+    rotate_mb: int = Field(
+        default=0, ge=0, le=1 << 20, description="rename output and eve_output when they are that large, in MB; 0 never"
+    )
+    rotate_keep: int = Field(default=4, ge=1, le=1_000, description="renamed files that stay: NAME.1 to NAME.4")
+    spool_mb: int = Field(
+        default=256,
+        ge=1,
+        le=1 << 20,
+        description="what each other output may be behind, in MB of log_dir/spool; then the oldest alerts are lost",
+    )
+    redis: Redis = Redis()
+    kafka: Kafka = Kafka()
 
 
 class Metrics(_Section):
@@ -425,10 +462,12 @@ def _absolute(config: Config, base: Path) -> Config:
     # An IDS may be named as on PATH; with a slash in it, it is a path.
     binary = str(base / feed.ids_binary) if "/" in feed.ids_binary else feed.ids_binary
     ids_config = str(base / feed.ids_config) if feed.ids_config else ""
+    redis = _rebased(config.alerts.redis, base, "password_file")
     changed = {
         "replica": _rebased(config.replica, base, "run_dir", "log_dir"),
         "cluster": _rebased(config.cluster, base, "secret_file", "key_file"),
         "capture": _rebased(config.capture, base, "file"),
+        "alerts": config.alerts.model_copy(update={"redis": redis}),
         "feed": feed.model_copy(
             update={"ids_binary": binary, "ids_config": ids_config, "rules": [base / rule for rule in feed.rules]}
         ),

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Final
 
+from ftnids.alerts import sinks
 from ftnids.alerts.dedup import Deduplicator
 from ftnids.alerts.desk import Desk
-from ftnids.alerts.outputs import JsonLines, Output, Stdout, Syslog
+from ftnids.alerts.kafka_sink import Kafka
+from ftnids.alerts.outputs import JsonLines, Output
 from ftnids.alerts.recent import Recent
+from ftnids.alerts.redis_sink import Redis, password
+from ftnids.alerts.spooled import Spooled
 from ftnids.config import Config
 from ftnids.core import Ring
 from ftnids.feed import Feed, Hashes, Ids, PcapFile, put_aside
 from ftnids.sync.messages import View
 from snort_adapter.launchers import launcher
+
+SPOOL: Final = "spool"  # in the log directory: what the receivers of alerts have not taken
 
 
 def make_feed(config: Config, ring: Ring) -> tuple[Feed, Ids | None, Hashes | None]:
@@ -38,23 +47,50 @@ def make_feed(config: Config, ring: Ring) -> tuple[Feed, Ids | None, Hashes | No
 
 
 def make_desk(config: Config, header: Callable[[], tuple[int, int, View]], recent: Recent) -> Desk:
-    """The desk with its outputs, `recent` among them; `header` tells what this replica's messages begin with."""
+    """The desk with its outputs, `recent` among them; `header` tells what this replica's messages begin with.
+
+    The file comes last: an alert is not put out again after a restart when it is in there, so the others have it then.
+    """
     settings = config.alerts
-    outputs: list[Output] = [recent]
-    ids_of_others: Callable[[], list[str]] = list
-    if path := config.in_log_dir(settings.output):
-        outputs.append(lines := JsonLines(path))
-        ids_of_others = lines.ids_of_others
-    outputs += [Stdout()] if settings.stdout else []
-    outputs += [Syslog()] if settings.syslog else []
-    eve = config.in_log_dir(settings.eve_output)
+    with ExitStack() as undo:
+        outputs: list[Output] = [recent]
+        for setting, sink in receivers(config):
+            folder = config.replica.log_dir / SPOOL / setting.rpartition(".")[2]
+            outputs.append(output := Spooled(setting, sink, folder, settings.spool_mb << 20))
+            undo.callback(output.close)
+        ids_of_others: Callable[[], list[str]] = list
+        lines_of = functools.partial(JsonLines, rotate_bytes=settings.rotate_mb << 20, rotate_keep=settings.rotate_keep)
+        if path := config.in_log_dir(settings.output):
+            outputs.append(lines := lines_of(path))
+            ids_of_others = lines.ids_of_others
+        eve = config.in_log_dir(settings.eve_output)
+        eve_outputs = [lines_of(eve, "alerts.eve_output")] if eve else []
+        undo.pop_all()
     return Desk(
         config.me,
         [member.name for member in config.cluster.member],
         header,
         Deduplicator(hold_ms=settings.hold_ms, known=ids_of_others()),
         outputs,
-        [JsonLines(eve)] if eve else [],
+        eve_outputs,
         ids_of_others,
         stall_ms=config.sync.failure_ms,
     )
+
+
+def receivers(config: Config) -> Iterator[tuple[str, sinks.Sink]]:
+    """The receivers that the configuration names: the setting, and what alerts are handed to.
+
+    ConfigError for one that cannot be had, whether or not it answers.
+    """
+    settings = config.alerts
+    if settings.stdout:
+        yield "alerts.stdout", sinks.Stdout()
+    if settings.syslog:
+        yield "alerts.syslog", sinks.Syslog()
+    if (redis := settings.redis).url:
+        secret = password(redis.password_file, "alerts.redis.password_file") if redis.password_file else ""
+        target = Redis(redis.url, key=redis.key, mode=redis.mode, maxlen=redis.maxlen, secret=secret)
+        yield "alerts.redis", target
+    if settings.kafka.servers:
+        yield "alerts.kafka", Kafka(settings.kafka.servers, settings.kafka.topic)

@@ -170,6 +170,7 @@ class Replica:
         if self._keys_changed:
             self._keys_changed = False
             self.config = rekey.renew(self.config, self.transport, self.ring.seed)
+            self.desk.reopen()
         now = self._now_ns()
         wait_s = min((self.engine.deadline_ns() - now) / 1e9, WAIT_S)
         for message in self.transport.receive(max(wait_s, 0.0)):
@@ -392,6 +393,7 @@ class Replica:
         }
         record.delay = self._delay.histogram.record()
         record.ids = monitor.ids_facts(self.config, self.ids, self.ring)
+        record.outputs = self.desk.outputs()
         if self._hashes is not None:
             record.stream_sha256 = self._hashes.stream_sha256
         if member is None:

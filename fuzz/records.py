@@ -13,14 +13,15 @@ from tempfile import gettempdir
 from ftnids.alerts.dedup import Deduplicator
 from ftnids.alerts.desk import Desk
 from ftnids.alerts.identity import Identifier
-from ftnids.alerts.outputs import as_line, split, summary
+from ftnids.alerts.outputs import Output, as_line, split
 from ftnids.alerts.readers import AlertReader, EveReader, Record, SnortJsonReader
+from ftnids.alerts.sinks import summary
 from ftnids.sync.messages import View
 
 NAMES: list[str] = ["a", "b"]
 
 
-class _Lines:
+class _Lines(Output):
     """An output that renders its records and forgets them."""
 
     def write(self, records: Sequence[Record]) -> None:

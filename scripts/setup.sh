@@ -55,6 +55,7 @@ find_missing() {
     need tmux have tmux
     need suricata suricata_7
     need spin have spin
+    need redis-server have redis-server
     if ((EUID == 0)) && [[ $release != bookworm ]]; then need criu have criu; fi
 }
 
@@ -83,7 +84,7 @@ apt_names() { # the missing packages; only Suricata and the parser that it needs
 }
 
 install_packages() {
-    local backports=/etc/apt/sources.list.d/ftnids-backports.sources mirror started_suricata=no
+    local backports=/etc/apt/sources.list.d/ftnids-backports.sources mirror service new=()
     say "adding the Debian packages: ${missing[*]}"
     apt-get update -q
     if backports_wanted; then
@@ -93,11 +94,15 @@ install_packages() {
         debian_source "$mirror" bookworm-backports >"$backports"
         apt-get update -q
     fi
-    have suricata >/dev/null || started_suricata=yes
+    for service in suricata redis-server; do
+        have "$service" >/dev/null || new+=("$service")
+    done
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(apt_names) </dev/null
-    if [[ $started_suricata = yes && -d /run/systemd/system ]]; then
-        # The package starts a sensor of its own on the first interface; ftnids starts its own processes.
-        systemctl disable --now suricata.service >/dev/null 2>&1 || true
+    if [[ -d /run/systemd/system ]]; then
+        # These packages start a service of their own, a sensor on the first interface; ftnids starts its own processes.
+        for service in "${new[@]}"; do
+            systemctl disable --now "$service.service" >/dev/null 2>&1 || true
+        done
     fi
 }
 

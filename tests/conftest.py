@@ -40,6 +40,7 @@ NEEDS: Final = (
     "needs_criu",
     "needs_tmux",
     "needs_promtool",
+    "needs_redis",
     "needs_shared_trace",
 )
 CLONE_NEWNS: Final = 0x00020000
@@ -166,6 +167,8 @@ def find(need: str) -> Path | str:
         return program("", "tmux") or "needs tmux"
     if need == "needs_promtool":
         return program("FTNIDS_PROMTOOL", "promtool") or "needs promtool (Debian: prometheus; FTNIDS_PROMTOOL names it)"
+    if need == "needs_redis":
+        return program("", "redis-server") or "needs redis-server"
     trace = Path(os.environ.get("FTNIDS_TRACE", ROOT.parent / "shared/pcaps/real-mix.pcap"))
     return trace if trace.is_file() else "needs the shared trace (FTNIDS_TRACE names it)"
 
@@ -211,6 +214,12 @@ def needs_tmux() -> Path:
 def needs_promtool() -> Path:
     """Prometheus's tool that checks rules: FTNIDS_PROMTOOL, else PATH."""
     return need_or_skip("needs_promtool")
+
+
+@pytest.fixture
+def needs_redis() -> Path:
+    """The redis-server binary."""
+    return need_or_skip("needs_redis")
 
 
 @pytest.fixture

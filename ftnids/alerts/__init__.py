@@ -3,8 +3,9 @@
 from ftnids.alerts.compare import Comparison, compare
 from ftnids.alerts.dedup import Deduplicator
 from ftnids.alerts.identity import Identifier
-from ftnids.alerts.outputs import JsonLines, Output, Stdout, Syslog, split
+from ftnids.alerts.outputs import JsonLines, Output, split
 from ftnids.alerts.readers import AlertReader, EveReader, Record, SnortJsonReader
+from ftnids.alerts.spooled import Spooled
 
 __all__ = [
     "AlertReader",
@@ -16,8 +17,7 @@ __all__ = [
     "Output",
     "Record",
     "SnortJsonReader",
-    "Stdout",
-    "Syslog",
+    "Spooled",
     "compare",
     "split",
 ]

@@ -160,6 +160,15 @@ class Desk:
         for output in (*self._outputs, *self._eve_outputs):
             output.close()
 
+    def reopen(self) -> None:
+        """Files were renamed: go on in new ones."""
+        for output in (*self._outputs, *self._eve_outputs):
+            output.reopen()
+
+    def outputs(self) -> dict[str, dict[str, int]]:
+        """What went through each output, by its name."""
+        return {output.name: output.counters() for output in (*self._outputs, *self._eve_outputs)}
+
     def counters(self) -> dict[str, int]:
         """The set's counters, by their names."""
         return {key: getattr(self._dedup, key, 0) for key in SET}

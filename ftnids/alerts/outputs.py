@@ -1,17 +1,18 @@
-"""Where the set's alerts go: a JSON lines file, stdout, syslog."""
+"""Where the set's alerts go: a file of JSON lines, and what an output is.  `spooled.py` has the other ones."""
 
 from __future__ import annotations
 
-import io
+import fcntl
+import hashlib
 import json
 import os
 import re
-import sys
-import syslog
+import stat
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol, TextIO
+from typing import Final, Protocol
 
 import structlog
 
@@ -26,8 +27,18 @@ log = structlog.get_logger()
 class Output(Protocol):
     """One place that alerts are put out to."""
 
+    name: str = ""  # the setting that it comes from
+
     def write(self, records: Sequence[Record]) -> None:
         """Put the records out, in order; never raises for a fault of the place, never blocks for long."""
+
+    def reopen(self) -> None:
+        """A signal says that files were renamed: go on in new ones."""
+        return
+
+    def counters(self) -> dict[str, int]:
+        """What went through, for the status."""
+        return {}
 
     def close(self) -> None:
         """Put out what is still held, if it can be; the last call."""
@@ -42,29 +53,46 @@ def as_line(record: Record) -> bytes:
 _ID: Final = re.compile(rb'"ftnids":\{"id":"([^"\\]+)"')
 
 
+def id_of(line: bytes) -> str:
+    """The id in one JSON line; of a line without one, a hash of it."""
+    match = _ID.search(line)
+    return match[1].decode() if match else hashlib.blake2b(line, digest_size=12).hexdigest()
+
+
+def ids_in(text: bytes) -> list[str]:
+    """The newest ALERT_TABLE ids in JSON lines.  By the bytes alone: parsing takes far longer."""
+    return [one.decode() for one in _ID.findall(text)[-ALERT_TABLE:]]
+
+
 class JsonLines(Output):
     """Appends to a file of mode 0600.
 
     A batch is either in the file as a whole or not at all.  What cannot be written (disk full) is held back and
     tried again with the next batch, up to ALERT_BACKLOG records and ALERT_BACKLOG_BYTES; what is beyond is lost,
     counted in `lost` and said in the log.
+
+    A file that was renamed or removed (logrotate) is made anew.  One of `rotate_bytes` or more is renamed to NAME.1
+    (what was NAME.1 to NAME.2, and so on; `rotate_keep` of them stay); 0 never.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, setting: str = "alerts.output", *, rotate_bytes: int = 0, rotate_keep: int = 4
+    ) -> None:
+        self.path, self.name = path, setting
+        self._rotate_bytes, self._rotate_keep = rotate_bytes, rotate_keep
         self.written = 0
         self.lost = 0
         self.failures = 0
         self._backlog: deque[bytes] = deque()
         self._backlog_bytes = 0
         self._limiter = logs.Limiter()
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
-            self._fd = os.open(path, flags, 0o600)
+            self._fd = os.open(path, _FLAGS, 0o600)
         except OSError as error:
-            raise ConfigError(f"alerts.output: cannot write {path}: {error.strerror}") from None
+            raise ConfigError(f"{setting}: cannot write {path}: {error.strerror}") from None
         self._looked_at = 0  # everything below is this process's, or has been looked at
         self._others: list[tuple[int, int]] = []  # stretches that others wrote, not looked at yet
+        self._other_ids = self._rotated_ids()  # ids that others wrote, from files that are no longer this one
         self._end_cut_line()
 
     def ids_of_others(self) -> list[str]:
@@ -72,9 +100,14 @@ class JsonLines(Output):
 
         Costs what others wrote, of which the newest ALERT_LOOKUP_BYTES are looked at: a coordinator may ask any time.
         """
+        self._follow()
+        return self._ids_of_others()
+
+    def _ids_of_others(self) -> list[str]:
         self._note_others(os.fstat(self._fd).st_size)
         others, self._others = self._others, []
-        return [one for first, end in others for one in _ids(self._fd, first, end)]
+        known, self._other_ids = self._other_ids, []
+        return known + [one for first, end in others for one in _ids(self._fd, first, end)]
 
     def _note_others(self, size: int) -> None:
         """The file has `size` bytes, of which this process wrote none since it looked last."""
@@ -106,6 +139,10 @@ class JsonLines(Output):
             log.error("alerts lost: the output cannot be written", path=str(self.path), lost=self.lost)
         os.close(self._fd)
 
+    def counters(self) -> dict[str, int]:
+        waiting = {"waiting": self.held_back, "waiting_bytes": self._backlog_bytes}
+        return {"delivered": self.written, "failures": self.failures, "lost": self.lost, **waiting}
+
     @property
     def held_back(self) -> int:
         """Records waiting for the file to take them."""
@@ -114,6 +151,7 @@ class JsonLines(Output):
     def _flush(self) -> None:
         if not self._backlog:
             return
+        self._follow()
         batch = b"".join(self._backlog)
         size = os.fstat(self._fd).st_size
         self._note_others(size)
@@ -132,6 +170,8 @@ class JsonLines(Output):
             self.written += len(self._backlog)
             self._backlog.clear()
             self._backlog_bytes = 0
+            if self._rotate_bytes and end >= self._rotate_bytes:
+                self._rotate()
 
     def _end_cut_line(self) -> None:
         """A writer that was killed in the middle of a line leaves it; the next record starts a line of its own."""
@@ -139,62 +179,73 @@ class JsonLines(Output):
         if size and os.pread(self._fd, 1, size - 1) != b"\n":
             os.write(self._fd, b"\n")
 
+    # -- files that were renamed ------------------------------------------------------------------
+
+    def reopen(self) -> None:
+        self._follow()
+
+    def _follow(self) -> None:
+        """Go on in the file of this name, where the open one no longer has it."""
+        if self._is_named():
+            return
+        try:
+            fd = os.open(self.path, _FLAGS, 0o600)
+        except OSError as error:
+            facts = {"path": str(self.path), "reason": error.strerror, "hint": "alerts go on into the renamed file"}
+            self._limiter.log(log, "error", "reopen", "alert_file_not_reopened", **facts)
+            return
+        self._other_ids = self._ids_of_others()[-ALERT_TABLE:]
+        os.close(self._fd)
+        self._fd, self._looked_at = fd, 0
+        self._note_others(os.fstat(fd).st_size)
+
+    def _is_named(self) -> bool:
+        """Whether the name still leads to the open file; what is no regular file is never renamed."""
+        opened = os.fstat(self._fd)
+        if not stat.S_ISREG(opened.st_mode):
+            return True
+        try:
+            return os.path.samestat(opened, self.path.stat())
+        except OSError:
+            return False
+
+    def _rotate(self) -> None:
+        """Rename the file, which is full, and those before it; another replica that writes it follows."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the file is closed
+            if not self._is_named():
+                return
+            for number in range(self._rotate_keep, 1, -1):
+                with suppress(FileNotFoundError):
+                    self._numbered(number - 1).rename(self._numbered(number))
+            self.path.rename(self._numbered(1))
+        except BlockingIOError:
+            return  # the other replica is at it
+        except OSError as error:
+            facts = {"path": str(self.path), "reason": error.strerror, "hint": "see alerts.rotate_mb and the directory"}
+            self._limiter.log(log, "error", "rotate", "alert_file_not_rotated", **facts)
+            return
+        self._follow()
+
+    def _numbered(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}")
+
+    def _rotated_ids(self) -> list[str]:
+        """Ids in the file that was this one before, so that a restart does not repeat them."""
+        try:
+            with self._numbered(1).open("rb") as file:
+                return _ids(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        except OSError:
+            return []
+
+
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
 
 def _ids(fd: int, first: int, end: int) -> list[str]:
-    """The ids in bytes [first, end) of a JSON lines output.  By the bytes alone: parsing takes far longer."""
+    """The ids in bytes [first, end) of a JSON lines output."""
     start = max(first, end - ALERT_LOOKUP_BYTES)
-    found = _ID.findall(os.pread(fd, end - start, start))
-    return [one.decode() for one in found[-ALERT_TABLE:]]
-
-
-class Stdout(Output):
-    """JSON lines on standard output; a closed pipe is an end, not an error."""
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
-
-    def write(self, records: Sequence[Record]) -> None:
-        try:
-            self._stream.writelines(as_line(record).decode() for record in records)
-            self._stream.flush()
-        except BrokenPipeError:
-            self._stream = io.StringIO()  # nobody reads it
-
-    def close(self) -> None:
-        """Standard output is not ours to close."""
-
-
-class Syslog(Output):
-    """One line an alert, by severity: 1 is an error, 2 a warning, else a notice."""
-
-    PRIORITIES: Final = {1: syslog.LOG_ERR, 2: syslog.LOG_WARNING}
-
-    def __init__(self, name: str = "ftnids") -> None:
-        syslog.openlog(name, syslog.LOG_PID, syslog.LOG_DAEMON)
-
-    def write(self, records: Sequence[Record]) -> None:
-        for record in records:
-            severity = int(record["alert"].get("severity", 3))
-            line = summary(record).encode(errors="replace").replace(b"\0", b"?").decode()  # what a C string can hold
-            syslog.syslog(self.PRIORITIES.get(severity, syslog.LOG_NOTICE), line)
-
-    def close(self) -> None:
-        syslog.closelog()
-
-
-def summary(record: Record) -> str:
-    """An alert in one readable line."""
-    alert = record["alert"]
-    source = _end(record.get("src_ip", "?"), record.get("src_port"))
-    target = _end(record.get("dest_ip", "?"), record.get("dest_port"))
-    names = f"[{alert['gid']}:{alert['signature_id']}:{alert['rev']}] {alert.get('signature', '')}"
-    return f"{names} {{{record.get('proto', '?')}}} {source} -> {target} id {record['ftnids']['id']}"
-
-
-def _end(address: str, port: int | None) -> str:
-    if port is None:
-        return address
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return ids_in(os.pread(fd, end - start, start))
 
 
 def split(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
 
 from ftnids.errors import PeerError
 from ftnids.peers.addresses import Address, parse
@@ -21,6 +22,7 @@ def crosschecked(config: Config) -> Iterator[tuple[Key, str]]:
     """Every conflict between values that are right by themselves: the key to blame, and the reason."""
     yield from _check_members(config)
     yield from _check_outputs(config)
+    yield from _check_receivers(config)
     capture, sync, feed = config.capture, config.sync, config.feed
     if (capture.interface is None) == (capture.file is None):
         both = "both are set" if capture.file else "neither is set"
@@ -108,6 +110,21 @@ def _check_outputs(config: Config) -> Iterator[tuple[Key, str]]:
         if why := taken.get(file):
             yield key, f" = {toml(name)}: {why}; name another file"
         taken.setdefault(file, f"is what {dotted(key)} writes, too")
+
+
+def _check_receivers(config: Config) -> Iterator[tuple[Key, str]]:
+    """The address of Redis is one, and holds no password."""
+    url = config.alerts.redis.url
+    key: Key = ("alerts", "redis", "url")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        yield key, f": {error}"
+        return
+    if parts.password or "password" in parse_qs(parts.query):
+        yield key, ": has a password in it, which others may read here; set alerts.redis.password_file"
+    elif url and (parts.scheme not in ("redis", "rediss", "unix") or not (parts.hostname or parts.scheme == "unix")):
+        yield key, f" = {toml(url)}: must be redis://HOST:6379/0, rediss://HOST:6379/0 or unix:///PATH"
 
 
 def _file(path: Path) -> object:

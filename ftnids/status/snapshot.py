@@ -53,6 +53,7 @@ class Snapshot:
     viewers: dict[str, int] = field(default_factory=dict)  # ftnids.status.server.COUNTERS
     ids: dict[str, str | int] = field(default_factory=dict)  # name "" where there is none
     alerts: list[Alert] = field(default_factory=list)  # the newest that this replica put out, oldest first
+    outputs: dict[str, dict[str, int]] = field(default_factory=dict)  # of alerts, by setting: delivered, lost, ...
     stream_sha256: str = ""  # of hashes.txt so far
     warnings: list[str] = field(default_factory=list)
 

@@ -6,13 +6,14 @@ import pytest
 
 from ftnids.alerts.dedup import MS, Deduplicator
 from ftnids.alerts.desk import Desk
+from ftnids.alerts.outputs import Output
 from ftnids.alerts.readers import Record
 from ftnids.sync.messages import View
 
 NAMES = ["a", "b", "c"]
 
 
-class Kept:
+class Kept(Output):
     """An output that keeps what it is given."""
 
     def __init__(self) -> None:

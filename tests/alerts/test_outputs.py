@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import resource
@@ -16,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ftnids.alerts import outputs
-from ftnids.alerts.outputs import JsonLines, Stdout, Syslog, split, summary
+from ftnids.alerts.outputs import JsonLines, split
 from ftnids.errors import ConfigError
 
 from .records import alert, identified, ids_in
@@ -152,38 +151,6 @@ def test_output_that_cannot_be_is_one_line(tmp_path: Path) -> None:
         JsonLines(tmp_path / "no" / "alerts.jsonl")
 
 
-def test_stdout_survives_a_reader_that_left() -> None:
-    read, write = os.pipe()
-    os.close(read)
-    pipe = os.fdopen(write, "w", buffering=1)
-    out = Stdout(pipe)
-    out.write([identified("1")])
-    out.write([identified("2")])
-    out.close()
-    with pytest.raises(BrokenPipeError):
-        pipe.close()
-
-
-def test_stdout_is_json_lines() -> None:
-    text = io.StringIO()
-    Stdout(text).write([identified("1")])
-    assert json.loads(text.getvalue())["ftnids"]["id"] == "1"
-
-
-def test_syslog_line_names_rule_flow_and_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[tuple[int, str]] = []
-    monkeypatch.setattr("syslog.syslog", lambda priority, line: sent.append((priority, line)))
-    out = Syslog()
-    out.write([identified("1f")])
-    out.close()
-    assert sent == [(5, "[1:1:1] x {TCP} 192.0.2.1:1024 -> 198.51.100.2:80 id 1f")]
-
-
-def test_summary_writes_ipv6_with_brackets() -> None:
-    record = identified("1") | {"src_ip": "2001:db8::1", "proto": "UDP"}
-    assert "[2001:db8::1]:1024 ->" in summary(record)
-
-
 def test_split_keeps_order() -> None:
     dns = {"event_type": "dns"}
     one, two = alert(1), alert(2)
@@ -202,4 +169,74 @@ def test_a_full_disk_is_one_line_not_one_a_batch(tmp_path: Path, monkeypatch: py
             out.write([identified(str(n))])
     assert [line["event"] for line in lines] == ["alerts held back", "alerts lost: the output cannot be written"]
     assert (out.failures, out.lost, out.held_back) == (20, 15, 5)
+    out.close()
+
+
+def lines_of(directory: Path) -> dict[str, list[str]]:
+    return {path.name: ids_in(path) for path in sorted(directory.iterdir())}
+
+
+@pytest.mark.parametrize("remove", [False, True], ids=["renamed", "removed"])
+def test_a_file_that_was_taken_away_is_made_anew(tmp_path: Path, remove: bool) -> None:
+    """logrotate needs no signal, but may send one."""
+    path, aside = tmp_path / "alerts.jsonl", tmp_path / "old"
+    out = JsonLines(path)
+    out.write([identified("1")])
+    path.rename(aside)
+    if remove:
+        aside.unlink()
+    out.write([identified("2")])
+    assert ids_in(path) == ["2"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.unlink()
+    out.reopen()
+    assert ids_in(path) == []
+    assert path.exists()
+    out.close()
+
+
+def test_a_full_file_is_renamed_and_few_of_them_stay(tmp_path: Path) -> None:
+    size = len(outputs.as_line(identified("1")))
+    out = JsonLines(tmp_path / "a", rotate_bytes=2 * size, rotate_keep=2)
+    for n in range(7):
+        out.write([identified(str(n))])
+    assert lines_of(tmp_path) == {"a": ["6"], "a.1": ["4", "5"], "a.2": ["2", "3"]}
+    out.close()
+    assert JsonLines(tmp_path / "a").ids_of_others() == ["4", "5", "6"]  # a restart repeats none of them
+
+
+def test_a_file_that_two_write_is_renamed_once(tmp_path: Path) -> None:
+    size = len(outputs.as_line(identified("1")))
+    one, other = (JsonLines(tmp_path / "a", rotate_bytes=2 * size, rotate_keep=9) for _ in range(2))
+    one.write([identified("1")])
+    other.write([identified("2")])
+    assert one.ids_of_others() == ["2"]
+    one.write([identified("3")])
+    other.write([identified("4")])
+    assert other.ids_of_others() == ["1", "3"]
+    assert one.ids_of_others() == ["4"]
+    assert lines_of(tmp_path) == {"a": [], "a.1": ["3", "4"], "a.2": ["1", "2"]}
+    one.close()
+    other.close()
+
+
+def test_a_device_is_never_renamed() -> None:
+    out = JsonLines(Path("/dev/null"), rotate_bytes=1)
+    out.write([identified("1")])
+    out.reopen()
+    out.close()
+    assert not Path("/dev/null").is_file()
+
+
+def test_a_directory_that_takes_no_new_name_stops_no_alert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: Path) -> Path:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    out = JsonLines(tmp_path / "a", rotate_bytes=1)
+    monkeypatch.setattr(Path, "rename", refuse)
+    with capture_logs() as lines:
+        for n in range(3):
+            out.write([identified(str(n))])
+    assert [line["event"] for line in lines] == ["alert_file_not_rotated"]
+    assert ids_in(tmp_path / "a") == ["0", "1", "2"]
     out.close()
