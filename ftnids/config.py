@@ -264,7 +264,7 @@ class Feed(_Section):
 
 
 class Redis(_Section):
-    """Alerts into a stream or a list of Redis, too, each id once; needs pip install 'ftnids[redis]'."""
+    """Alerts into Redis, too, each id once; needs pip install 'ftnids[redis]'."""
 
     url: str = Field(
         default="", description='redis://HOST:6379/0, rediss://... or unix:///PATH; "" for none; never with a password'
@@ -282,7 +282,7 @@ class Redis(_Section):
 
 
 class Kafka(_Section):
-    """Alerts into a topic of Kafka, too, keyed by their id; needs pip install 'ftnids[kafka]'."""
+    """Alerts into Kafka, too, keyed by their id; needs pip install 'ftnids[kafka]'."""
 
     servers: list[str] = Field(default=[], description='as ["kafka1:9092", "kafka2:9092"]; [] for none')
     topic: str = Field(default="ftnids", min_length=1, max_length=limits.MAX_TEXT, description="where alerts go")

@@ -21,6 +21,7 @@ KEYS = {"public_key", "old_public_key"}
 OPTIONAL = {
     "cluster.key_file",
     "capture.file",
+    "alerts.redis.password_file",
     *(f"cluster.member.{key}" for key in KEYS),
 }  # commented out in the example
 
@@ -96,7 +97,11 @@ def line_of(text: str, part: str) -> int:
 
 MISTAKES = [
     ("capture__snaplen", "snapln = 9", "capture.snapln: unknown key; did you mean snaplen?"),
-    ("alerts__hold_ms", "zzz = 9", "alerts.zzz: unknown key; those here: output, eve_output, stdout, syslog, hold_ms"),
+    (
+        "alerts__hold_ms",
+        "zzz = 9",
+        "alerts.zzz: unknown key; those here: output, eve_output, stdout, syslog, hold_ms",
+    ),
     ("sync__k", "k = 0", "sync.k = 0: must be a whole number, 1 to 4096"),
     ("sync__k", "k = true", "sync.k = true: must be a whole number, 1 to 4096"),
     ("sync__k", 'k = "56"', 'sync.k = "56": must be a whole number, 1 to 4096'),
@@ -120,6 +125,11 @@ MISTAKES = [
     ("cluster__member__name", 'name = "b"', 'cluster.member[2].name = "b": is there twice'),
     ("cluster__member__address", 'address = "tcp://127.0.0.1:5702"', "cluster.member[2].address"),
     ("cluster__name", "", "cluster.name is missing: must be a text"),
+    ("alerts__redis__url", 'url = "redis://:pw@h/0"', "alerts.redis.url: has a password in it"),
+    ("alerts__redis__url", 'url = "redis://h/0?password=pw"', "alerts.redis.url: has a password in it"),
+    ("alerts__redis__url", 'url = "h:6379"', 'alerts.redis.url = "h:6379": must be redis://HOST:6379/0'),
+    ("alerts__redis__url", 'url = "redis://[::/0"', "alerts.redis.url: Invalid IPv6 URL"),
+    ("alerts__redis__mode", 'mode = "list"', 'alerts.redis.mode = "list": must be one of stream, lpush, rpush'),
     ("log__level", 'level = "loud"', 'log.level = "loud": must be one of debug, info, warning, error'),
 ]
 

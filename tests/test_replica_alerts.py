@@ -121,3 +121,19 @@ def test_a_log_that_cannot_be_written_is_told_to_the_set(replica: Replica, monke
     monkeypatch.setattr(ids, "log_fails", lambda: True, raising=False)
     replica._look_after(time.monotonic())
     assert [message.mute for _, message in replica.desk.tick(time.monotonic_ns() + 10**9)] == [True]
+
+
+def test_a_receiver_that_is_down_is_in_the_status(config: Config, tmp_path: Path) -> None:
+    """The replica starts, and says so, though nothing answers there."""
+    redis = config.alerts.redis.model_copy(update={"url": f"unix://{tmp_path}/none"})
+    alerts = config.alerts.model_copy(update={"redis": redis})
+    replica = Replica(config.model_copy(update={"alerts": alerts}))
+    try:
+        replica.desk.raised([], time.monotonic_ns())
+        found = replica._snapshot("").outputs
+        assert list(found) == ["alerts.redis", "alerts.output", "alerts.eve_output"]
+        assert found["alerts.redis"]["waiting_bytes"] == 0
+        replica._on_hangup(1, None)
+        assert (replica.config.replica.log_dir / "spool/redis/delivered").exists()
+    finally:
+        replica._close()

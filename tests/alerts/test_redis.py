@@ -25,7 +25,7 @@ from .records import identified
 
 redis = pytest.importorskip("redis")
 OPTIONS = ["--port", "0", "--save", ""]
-READY = b"Ready to accept connections"
+READY = b"eady to accept connections"
 
 
 class Server:
