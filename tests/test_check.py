@@ -243,12 +243,8 @@ def test_receivers_of_alerts_that_cannot_be_are_faults(folder: Path, monkeypatch
     redis = '[alerts.redis]\nurl = "redis://127.0.0.1:1/0"\npassword_file = "keys/redis"\n'
     (folder / "a.toml").write_text(f"{text}stdout = true\nsyslog = true\n{redis}")
     with pytest.raises(ConfigError, match=r"alerts.redis.password_file .*/keys/redis: No such file"):
-        CliRunner().invoke(
-            cli, ["run", "-c", str(folder / "a.toml"), "-T"], standalone_mode=False, catch_exceptions=False
-        )
+        CliRunner().invoke(cli, asked, standalone_mode=False, catch_exceptions=False)
     monkeypatch.setitem(sys.modules, "kafka", None)
     (folder / "a.toml").write_text(f'{text}[alerts.kafka]\nservers = ["k:9092"]\n')
     with pytest.raises(ConfigError, match=r"alerts.kafka.servers: needs a Python package"):
-        CliRunner().invoke(
-            cli, ["run", "-c", str(folder / "a.toml"), "-T"], standalone_mode=False, catch_exceptions=False
-        )
+        CliRunner().invoke(cli, asked, standalone_mode=False, catch_exceptions=False)
