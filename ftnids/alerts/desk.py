@@ -167,7 +167,8 @@ class Desk:
 
     def outputs(self) -> dict[str, dict[str, int]]:
         """What went through each output, by its name."""
-        return {output.name: output.counters() for output in (*self._outputs, *self._eve_outputs)}
+        named = [output for output in (*self._outputs, *self._eve_outputs) if output.name]
+        return {output.name: output.counters() for output in named}
 
     def counters(self) -> dict[str, int]:
         """The set's counters, by their names."""

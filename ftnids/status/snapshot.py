@@ -122,11 +122,15 @@ _KINDS: Final[dict[str, Callable[[object], bool]]] = {
     "float": _number,
     "numbers": lambda value: _table(value, _number),
     "scalars": lambda value: _table(value, _scalar),
+    "tables": lambda value: _table(value, lambda one: _table(one, _number)),
     "lists": lambda value: _table(value, lambda one: _list(one, _number)),
     "texts": lambda value: _list(value, lambda one: isinstance(one, str)),
     "records": lambda value: _list(value, lambda one: _table(one, _scalar)),
 }
-_SPECIAL: Final = {"ids": "scalars", "delay": "lists", "members": "texts", "warnings": "texts", "alerts": "records"}
+_SPECIAL: Final = {
+    **{"ids": "scalars", "delay": "lists", "members": "texts", "warnings": "texts", "alerts": "records"},
+    "outputs": "tables",
+}
 
 
 def _kind(name: str) -> str:

@@ -162,7 +162,7 @@ def test_port(tmp_path: Path) -> None:
 def test_keys(tmp_path: Path) -> None:
     loaded = example(tmp_path)
     is_advice(setting.secrets(loaded), Level.FAIL, "No such file", "ftnids keygen")
-    silent = example(tmp_path, **{'secret_file = "keys/cluster.secret"  #': "#"})
+    silent = example(tmp_path, **{'secret_file = "keys/cluster.secret" #': "#"})
     is_advice(setting.secrets(silent), Level.WARN, "is not there", "ftnids keygen")
     public = keys.generate(tmp_path / "keys", ["a", "b"])
     assert setting.secrets(loaded).level == Level.OK
@@ -176,7 +176,7 @@ def test_keys(tmp_path: Path) -> None:
     }
     assert "the key pair fits" in setting.secrets(example(tmp_path, **curve)).what
     curve['# key_file = "keys/a'] = 'secret_file = "keys/cluster.secret"\nkey_file = "keys/b'
-    curve['secret_file = "keys/cluster.secret"  #'] = "#"
+    curve['secret_file = "keys/cluster.secret" #'] = "#"
     is_advice(setting.secrets(example(tmp_path, **curve)), Level.FAIL, "is not the secret key", "compare them")
 
 

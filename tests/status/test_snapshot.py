@@ -56,3 +56,10 @@ def test_a_disk_that_is_full_is_told_of_and_tried_again(tmp_path: Path) -> None:
     path.parent.mkdir()
     writer.close(Snapshot("r0", "ended"))
     assert json.loads(path.read_bytes())["state"] == "ended"
+
+
+def test_outputs_are_tables_of_numbers() -> None:
+    told = Snapshot("a", "running", outputs={"alerts.redis": {"delivered": 3, "up": 1}})
+    assert Snapshot.parse(told.json()).outputs == told.outputs
+    with pytest.raises(ValueError, match="outputs: not what a status has there"):
+        Snapshot.parse(told.json().replace(b'"up":1', b'"up":"x"'))
