@@ -128,7 +128,11 @@ _KINDS: Final[dict[str, Callable[[object], bool]]] = {
     "records": lambda value: _list(value, lambda one: _table(one, _scalar)),
 }
 _SPECIAL: Final = {
-    **{"ids": "scalars", "delay": "lists", "members": "texts", "warnings": "texts", "alerts": "records"},
+    "ids": "scalars",
+    "delay": "lists",
+    "members": "texts",
+    "warnings": "texts",
+    "alerts": "records",
     "outputs": "tables",
 }
 
