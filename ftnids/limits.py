@@ -171,6 +171,10 @@ TOP_SAMPLES: Final = 600  # snapshots of each replica that `top` remembers for r
 TOP_ALERTS: Final = 1_000  # alerts that `top` remembers; the oldest go
 DELAY_NOTES: Final = 65_536  # turns of the main loop remembered to measure delays; without the oldest they read shorter
 
+# -- the doctor -------------------------------------------------------------------------------------
+SAMPLE_PACKETS: Final = 65_536  # frames of one sample; it ends there, and of a file the first ones are read
+SAMPLE_BYTES: Final = 64 << 20  # and room for them; what does not fit is not in the sample
+
 # -- simulate ---------------------------------------------------------------------------------------
 SIMULATE_MAX_SEED: Final = 1 << 31
 

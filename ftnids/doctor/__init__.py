@@ -26,9 +26,12 @@ def examine(config: Config | None, capture: str | None) -> list[Finding]:
         programs.criu(),
         *host.capabilities(capturing=capture is not None),
         host.shared_memory(config),
+        host.huge_pages(config),
+        host.clock(),
+        host.socket_buffers(),
     ]
     if capture is not None:
         findings += interface.examine(capture, config.capture if config else Capture())
     if config is not None:
-        findings += [setting.port(config), setting.secrets(config), setting.user(config)]
+        findings += [setting.port(config), *setting.peers(config), setting.secrets(config), setting.user(config)]
     return findings

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import pwd
 import socket
+from typing import Final
 
 from ftnids import privileges, rekey
 from ftnids.config import Config
 from ftnids.doctor.finding import Finding, fail, ok, warn
 from ftnids.errors import ConfigError, PeerError
 from ftnids.peers import keys
+
+PEER_S: Final = 1.0  # for a peer to answer
 
 
 def port(config: Config) -> Finding:
@@ -28,6 +31,27 @@ def port(config: Config) -> Finding:
         do = f"stop what listens there (ss -ltnp), or change the address of {config.replica.name} in cluster.member"
         return fail("port", f"{text}: {reason}", why, do)
     return ok("port", f"{text} is free", why)
+
+
+def peers(config: Config) -> list[Finding]:
+    """Whether the other members' addresses can be reached from here."""
+    why = "replicas that do not reach each other each lose what only the other one captured"
+    findings = []
+    for member in config.cluster.member:
+        if member.name == config.replica.name:
+            continue
+        try:
+            address = member.parsed.resolved()
+            with socket.create_connection((address.host, address.port), PEER_S):
+                findings.append(ok("peers", f"{member.name} answers at {member.address}", why))
+        except PeerError as error:
+            do = "correct the address in cluster.member, or the name service"
+            findings.append(fail("peers", f"{member.name}: {error}", why, do))
+        except OSError as error:
+            reason = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
+            do = f"start {member.name}, if it is not running; else see firewalls between here and {member.address}"
+            findings.append(warn("peers", f"{member.name} at {member.address}: {reason}", why, do))
+    return findings
 
 
 def secrets(config: Config) -> Finding:
