@@ -56,6 +56,7 @@ find_missing() {
     need suricata suricata_7
     need spin have spin
     need redis-server have redis-server
+    if [[ $release = bookworm ]]; then need libdaq-dev header daq_api.h; fi
     if ((EUID == 0)) && [[ $release != bookworm ]]; then need criu have criu; fi
 }
 

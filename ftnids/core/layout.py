@@ -14,6 +14,7 @@ from typing import Final
 from ftnids import limits
 
 MAGIC: Final = int.from_bytes(b"FTNIRING", "little")
+READER_MAGIC: Final = int.from_bytes(b"FTNIREAD", "little")  # of what `reader.h` lays out
 VERSION: Final = 1
 HEADER_BYTES: Final = 4096
 PAGE: Final = 4096

@@ -124,6 +124,11 @@ class Ring:
         self._handle = _Closed(self.name)  # type: ignore[assignment]
         del self._segment, self._hash, self._time, self._at, self._next, self._ref, self._time_us, self._flags
 
+    @property
+    def identity(self) -> tuple[int, int]:
+        """(checksum of the description, inode of the segment): another ring has others."""
+        return self._is.checksum, os.fstat(self._segment.fd).st_ino
+
     # -- captured -------------------------------------------------------------------------------
     @property
     def head(self) -> int:

@@ -23,13 +23,17 @@ from ftnids.errors import RingError
 
 DIRECTORY: Final = Path("/dev/shm")
 PREFIX: Final = "ftnids-"
+MAGICS: Final = tuple(magic.to_bytes(8, "little") for magic in (layout.MAGIC, layout.READER_MAGIC))
 
 
-def path_of(name: str) -> Path:
-    """Where the segment of ring `name` is.  RingError for a name that is no plain file name."""
+def path_of(name: str, suffix: str = "") -> Path:
+    """Where the segment of ring `name` is, or the one that belongs to it by `suffix`.
+
+    RingError for a name that is no plain file name.
+    """
     if not name or "/" in name or "\0" in name or len(name.encode()) > limits.MAX_NAME:
         raise RingError(f"ring name {name!r}: must be 1 to {limits.MAX_NAME} bytes without a slash")
-    return DIRECTORY / f"{PREFIX}{name}"
+    return DIRECTORY / f"{PREFIX}{name}{suffix}"
 
 
 class Segment:
@@ -48,12 +52,12 @@ class Segment:
         os.close(self.fd)
 
 
-def create(name: str, size: int, mode: int, group: str | None) -> Segment:
+def create(name: str, size: int, mode: int, group: str | None, suffix: str = "") -> Segment:
     """A new zeroed segment of `size` bytes, its memory reserved and mapped: the first packets meet no page fault.
 
     RingError if it is in use or there is no room.
     """
-    path = path_of(name)
+    path = path_of(name, suffix)
     fd = _create_locked(name, path)
     try:
         _share(fd, name, mode, group)
@@ -140,11 +144,11 @@ def _remove_stale(name: str, path: Path) -> None:
 
 
 def _is_ours(fd: int) -> bool:
-    """Whether a file is a ring, of any version, or the beginning of one: nothing is written before all is reserved."""
+    """Whether a file is a ring or a reader's segment, of any version, or the beginning of one: nothing is written before all is reserved."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return False
     header = os.pread(fd, layout.HEADER_BYTES, 0)
-    return header.startswith(layout.MAGIC.to_bytes(8, "little")) or not any(header)
+    return header[:8] in MAGICS or not any(header)
 
 
 def _lock(fd: int) -> bool:
