@@ -228,6 +228,11 @@ class Ring:
         return self._handle.stable
 
     @property
+    def speculative(self) -> int:
+        """Entries below may be read ahead of their being stable, and can still change; 0 where nobody speculates."""
+        return 0
+
+    @property
     def ended(self) -> bool:
         """The stream ends at `agreed`."""
         return self._handle.ended

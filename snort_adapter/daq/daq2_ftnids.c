@@ -128,6 +128,26 @@ static int ftnids_acquire(void *handle, int count, DAQ_Analysis_Func_t callback,
     return 0;
 }
 
+/* The loader wants these three, and a reader has no use for them. */
+static int ftnids_set_filter(void *handle, const char *filter)
+{
+    struct instance *one = handle;
+    snprintf(one->error, sizeof one->error, "ftnids: no filter \"%.100s\" here: set capture.bpf of the replica", filter);
+    return DAQ_ERROR_NOTSUP;
+}
+
+static int ftnids_inject(void *handle, const DAQ_PktHdr_t *header, const uint8_t *data, uint32_t length, int reverse)
+{
+    (void)handle, (void)header, (void)data, (void)length, (void)reverse;
+    return DAQ_ERROR_NOTSUP;
+}
+
+static int ftnids_get_device_index(void *handle, const char *device)
+{
+    (void)handle, (void)device;
+    return DAQ_ERROR_NOTSUP;
+}
+
 static DAQ_State ftnids_check_status(void *handle)
 {
     const struct instance *one = handle;
@@ -184,8 +204,10 @@ __attribute__((visibility("default"))) const DAQ_Module_t DAQ_MODULE_DATA = {
     .name = "ftnids",
     .type = DAQ_TYPE_INTF_CAPABLE | DAQ_TYPE_FILE_CAPABLE,
     .initialize = ftnids_initialize,
+    .set_filter = ftnids_set_filter,
     .start = ftnids_start,
     .acquire = ftnids_acquire,
+    .inject = ftnids_inject,
     .breakloop = ftnids_breakloop,
     .stop = ftnids_stop,
     .shutdown = ftnids_shutdown,
@@ -197,4 +219,5 @@ __attribute__((visibility("default"))) const DAQ_Module_t DAQ_MODULE_DATA = {
     .get_datalink_type = ftnids_get_datalink_type,
     .get_errbuf = ftnids_get_errbuf,
     .set_errbuf = ftnids_set_errbuf,
+    .get_device_index = ftnids_get_device_index,
 };

@@ -142,7 +142,13 @@ static enum stream_result look(struct stream *s)
 {
     const struct ftn_header *header = s->ring.header;
     const bool ended = ftn_load_acquire(header->ended) != 0; /* before `agreed`, which then stands */
-    const uint64_t stable = ftn_load_acquire(header->stable);
+    const uint64_t stable = ftn_load_acquire(header->stable), freed = ftn_load_acquire(header->fed);
+    if (freed > s->position) {
+        if (s->position != s->reader->is.start) /* a ring that begins in mid-stream says so before its first packet */
+            return broken(s, "the ring is damaged: it has freed seq %llu, which is not consumed",
+                          (unsigned long long)s->position);
+        s->position = freed;
+    }
     if (stable > s->position) {
         if (stable - s->position > s->ring.agreed_mask + 1)
             return broken(s, "the ring is damaged: %llu packets wait, its index holds %llu",
