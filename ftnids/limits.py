@@ -139,6 +139,7 @@ DIVERGENCE_MS: Final = 5_000  # a replica whose IDS is past a packet for that lo
 # -- feed -------------------------------------------------------------------------------------------
 FEED_BATCH: Final = 1_024  # packets handed to one sink in one go; a sink that fails repeats at most these
 FEED_WAIT_S: Final = 0.1  # longest sleep of a sink without news; bounds how long a stop or an IDS's death goes unseen
+FEED_LOOK_S: Final = 0.005  # between two looks at an IDS that reads the ring by itself and is behind
 IDS_CHECK_S: Final = 60.0  # for an IDS to test its configuration
 IDS_START_S: Final = 60.0  # for an IDS to load its rules and open its input; then it is killed and counts as dead
 IDS_END_S: Final = 20.0  # for an IDS to end by itself after the stream ended; then SIGTERM

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Final
 
+from ftnids import log
 from ftnids.alerts import sinks
 from ftnids.alerts.dedup import Deduplicator
 from ftnids.alerts.desk import Desk
@@ -17,9 +18,9 @@ from ftnids.alerts.redis_sink import Redis, password
 from ftnids.alerts.spooled import Spooled
 from ftnids.config import Config
 from ftnids.core import Ring
-from ftnids.feed import Feed, Hashes, Ids, PcapFile, put_aside
+from ftnids.feed import DaqIds, Feed, FifoIds, Hashes, Ids, PcapFile, put_aside
 from ftnids.sync.messages import View
-from snort_adapter.launchers import launcher
+from snort_adapter.launchers import IdsLauncher, launcher
 
 SPOOL: Final = "spool"  # in the log directory: what the receivers of alerts have not taken
 
@@ -34,7 +35,7 @@ def make_feed(config: Config, ring: Ring) -> tuple[Feed, Ids | None, Hashes | No
     if config.feed.ids != "none":
         program = launcher(config.feed.ids, config.feed.ids_binary, config.feed.ids_config, config.feed.rules)
         program.validate(config.replica.log_dir / "ids")
-        ids = Ids(ring, program, config.replica.run_dir, config.replica.log_dir, config.feed.cpus)
+        ids = _make_ids(config, ring, program)
         feed.add(ids)
     if path := config.in_log_dir(config.feed.agreed_pcap):
         put_aside(path)
@@ -44,6 +45,17 @@ def make_feed(config: Config, ring: Ring) -> tuple[Feed, Ids | None, Hashes | No
         hashes = Hashes(ring, path)
         feed.add(hashes)
     return feed, ids, hashes
+
+
+def _make_ids(config: Config, ring: Ring, program: IdsLauncher) -> Ids:
+    """The IDS on the ring itself where it can read it, else on a pcap stream."""
+    place = config.replica
+    reason = program.ring_fault()
+    if not reason:
+        return DaqIds(ring, program, place.log_dir, config.feed.cpus, group=config.ring.group or None)
+    if program.name == "snort":
+        log.get("feed").info("snort_reads_a_pcap_stream", reason=reason)
+    return FifoIds(ring, program, place.run_dir, place.log_dir, config.feed.cpus)
 
 
 def make_desk(config: Config, header: Callable[[], tuple[int, int, View]], recent: Recent) -> Desk:

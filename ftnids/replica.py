@@ -341,6 +341,7 @@ class Replica:
                 continue
             identifier.view = self.engine.view.number
             logged = run.reader.poll()
+            ids.note()
             done = ended and not logged
             if done:
                 logged = run.reader.poll(final=True)  # a last line without its end

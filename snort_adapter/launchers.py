@@ -1,4 +1,4 @@
-"""Launchers: how an IDS is found, checked and started on a pcap stream.
+"""Launchers: how an IDS is found, checked and started on a pcap stream, or on a ring.
 
 Each IDS is one class behind `IdsLauncher`.  The supervisor (`ftnids.feed.ids`) runs the command that
 a launcher gives; `ftnids.alerts.readers` reads the file that the launcher names.  Nothing in here
@@ -25,6 +25,7 @@ from ftnids.limits import IDS_CHECK_S
 
 HERE: Final = Path(__file__).resolve().parent
 RULES: Final = HERE / "rules"
+DAQ_FOLDER: Final = HERE / "daq" / "3"  # what is built for libdaq 3
 
 
 class IdsLauncher(abc.ABC):
@@ -49,6 +50,14 @@ class IdsLauncher(abc.ABC):
     @abc.abstractmethod
     def command(self, source: Path, log_dir: Path) -> list[str]:
         """The argument vector that reads the pcap stream or file `source` and logs into `log_dir`."""
+
+    def ring_command(self, ring: str, log_dir: Path) -> list[str]:
+        """The argument vector that reads the ring of that name and logs into `log_dir`; where `ring_fault` is ""."""
+        raise NotImplementedError
+
+    def ring_fault(self) -> str:
+        """Why it cannot read a ring by itself, or ""."""
+        return f"{self.name} reads pcap streams only"
 
     @abc.abstractmethod
     def check_command(self, log_dir: Path) -> list[str]:
@@ -174,7 +183,10 @@ class Suricata(IdsLauncher):
 
 
 class Snort(IdsLauncher):
-    """Snort 3, reading packets one by one: by default it waits for a batch of 64 before it looks at the first."""
+    """Snort 3, which reads the ring through our DAQ module where that is built, else a pcap stream.
+
+    From a pcap stream it reads packets one by one: by default it waits for a batch of 64 before it looks at the first.
+    """
 
     name = "snort"
     alert_file = "alert_json.txt"
@@ -183,6 +195,19 @@ class Snort(IdsLauncher):
 
     def command(self, source: Path, log_dir: Path) -> list[str]:
         return [*self._common(log_dir), "--daq-batch-size", "1", "-k", "none", "-r", str(source)]
+
+    def ring_command(self, ring: str, log_dir: Path) -> list[str]:
+        return [*self._common(log_dir), "--daq-dir", str(DAQ_FOLDER), "--daq", "ftnids", "-k", "none", "-i", ring]
+
+    def ring_fault(self) -> str:
+        """Whether the module is there and this Snort's libdaq loads it."""
+        if not any(DAQ_FOLDER.glob("daq_*.so")):
+            return "the DAQ module is not built, because libdaq 3 was not found (make build, with FTNIDS_SNORT set)"
+        _, output = self._ask([str(self.binary), "--daq-dir", str(DAQ_FOLDER), "--daq-list"])
+        if re.search(r"^ftnids\(v", output, re.MULTILINE):
+            return ""
+        said = [line.strip() for line in output.splitlines() if "ftnids" in line]
+        return f"its libdaq does not load {DAQ_FOLDER}: {said[0] if said else 'it does not say why'}"
 
     def reader(self, log_dir: Path) -> AlertReader:
         return SnortJsonReader(log_dir / self.alert_file)

@@ -144,7 +144,10 @@ def _remove_stale(name: str, path: Path) -> None:
 
 
 def _is_ours(fd: int) -> bool:
-    """Whether a file is a ring or a reader's segment, of any version, or the beginning of one: nothing is written before all is reserved."""
+    """Whether a file is a ring or a reader's segment, of any version, or the beginning of one.
+
+    Nothing is written before all is reserved.
+    """
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return False
     header = os.pread(fd, layout.HEADER_BYTES, 0)

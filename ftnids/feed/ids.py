@@ -1,11 +1,10 @@
-"""The supervisor of one IDS process that reads the agreed stream from a FIFO.
+"""The supervisor of one IDS process that is fed the agreed stream.
 
-`Ids` is a sink.  Its thread starts the IDS, waits until it has opened the FIFO (by then its rules are
-loaded), feeds it, and when the stream has ended closes the FIFO, so that the IDS ends by itself.
-An IDS that dies is reported with its last words and started again on a fresh FIFO: at once
-the first time, then after growing pauses.  Each life is a `Run` with a log folder of its own.  A run's
-stream starts at the first packet that its predecessor's pipe had not taken, so a packet that kills
-the IDS is not fed for ever; what lay unread in the pipe (64 KiB) is lost to this replica's IDS, not to the set.
+`Ids` is a sink.  Its thread starts the IDS, waits until it is ready for packets (by then its rules are loaded), follows
+how far it is, and when the stream has ended lets it end by itself.  An IDS that dies is reported with its last
+words and started again: at once the first time, then after growing pauses.  Each life is a `Run` with a log folder of
+its own.  How packets reach the IDS is in the subclasses: `fifo.py` writes a pcap stream, `daq.py` lets the IDS read the
+ring.
 
 The IDS has a session of its own and no standard input, and the kernel kills it when this process
 dies.  The kernel means the thread that forked it, so the thread that forks is the one that outlives it.
@@ -18,10 +17,9 @@ its alerts have long been read.
 
 from __future__ import annotations
 
-import errno
+import abc
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
@@ -38,18 +36,16 @@ import structlog
 
 from ftnids import affinity
 from ftnids import log as logs
-from ftnids.core import pcap_header
 from ftnids.errors import FeedError
 from ftnids.feed import logdisk, tether
 from ftnids.feed.ring import AgreedRing
-from ftnids.feed.sinks import Sink, private_file, write_all
+from ftnids.feed.sinks import Sink, private_file
 from ftnids.limits import (
     FEED_WAIT_S,
     IDS_BACKOFF_S,
     IDS_END_S,
     IDS_LAST_WORDS,
     IDS_RUNS,
-    IDS_START_S,
     IDS_TERM_S,
     IDS_VOIDS,
 )
@@ -58,8 +54,8 @@ from snort_adapter.launchers import AlertReader, IdsLauncher
 log = structlog.get_logger()
 
 
-class _DeathError(Exception):
-    """The IDS is gone, or never came up."""
+class DeathError(Exception):
+    """The IDS is gone, or never came up: in words, when."""
 
 
 class Voids(Sequence[int]):
@@ -105,21 +101,18 @@ class Run:
     log_dir: Path
     reader: AlertReader
     process: subprocess.Popen[bytes]
-    fd: int = -1  # the FIFO's writing end
     base_us: int = 0  # agreed time of the first packet; 0 until it is fed
     voids: Voids = field(default_factory=lambda: Voids())  # seqs from base_seq on that had no packet to feed
     ended: bool = False  # the process is gone and has logged all that it ever will
 
 
-class Ids(Sink):
-    """Feeds and supervises one IDS.
+class Ids(Sink, abc.ABC):
+    """Feeds and supervises one IDS, which logs into a folder `ids/run-N` of `log_dir` for each run.
 
-    `run_dir` takes the FIFO, `log_dir` a folder `ids/run-N` for each run.  It runs on `cpus`, without any on all.
+    It runs on `cpus`, without any on all.
     """
 
-    def __init__(
-        self, ring: AgreedRing, launcher: IdsLauncher, run_dir: Path, log_dir: Path, cpus: Collection[int] = ()
-    ) -> None:
+    def __init__(self, ring: AgreedRing, launcher: IdsLauncher, log_dir: Path, cpus: Collection[int] = ()) -> None:
         self.name = launcher.name
         self._cpus = sorted(cpus or affinity.AT_START)
         super().__init__(ring)
@@ -130,10 +123,34 @@ class Ids(Sink):
         self.removed = 0  # log folders of old runs
         self.log_failures = 0  # looks at which its log could not be written
         self._limiter = logs.Limiter()
-        self._fifo = run_dir / f"{launcher.name}.fifo"
         self._log_dir = log_dir / "ids"
         self._run_now: Run | None = None
         self._ready = threading.Event()
+        self._noted = -1  # seqs below it have been looked at for voids, in this run
+        self._noting = threading.Lock()
+
+    # -- how packets reach it ------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _input(self, log_dir: Path) -> list[str]:
+        """Make what the next run reads from, and the command that reads it.  FeedError, OSError."""
+
+    @abc.abstractmethod
+    def _open(self, run: Run) -> None:
+        """Wait until the IDS is ready for packets.  DeathError when it ends or hangs before."""
+
+    @abc.abstractmethod
+    def _shut(self) -> None:
+        """Nothing more comes; called again, nothing happens."""
+
+    def _exhausted(self, run: Run) -> bool:
+        """At the end of the stream: whether there is nothing that the IDS could finish, so that it is killed."""
+        return False
+
+    def note(self) -> None:
+        """Note which stable seqs are void, which must be known before an alert behind them gets its id.  Any thread."""
+
+    # -- seen by others ------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the IDS and wait until it is ready to read; FeedError, with its last words, when it is not."""
@@ -144,7 +161,8 @@ class Ids(Sink):
 
     def start_at(self, seq: int) -> None:
         super().start_at(seq)
-        self._current.base_seq = seq
+        with self._noting:
+            self._current.base_seq = self._noted = seq
 
     def forget(self, run: Run) -> None:
         """The log of an ended run has been read to its end."""
@@ -200,9 +218,7 @@ class Ids(Sink):
                 if self._drain():
                     self._end()
                     return
-            except BrokenPipeError:
-                self._bury("while it was fed")
-            except _DeathError as death:
+            except DeathError as death:
                 self._bury(str(death))
             finally:
                 self._kill()
@@ -214,14 +230,14 @@ class Ids(Sink):
     # -- one run -------------------------------------------------------------------------------------
 
     def _launch(self) -> None:
-        """Start a run and open the FIFO to it; _DeathError when it ends or hangs before it opens its end."""
+        """Start a run; DeathError when it ends or hangs before it is ready."""
         earlier = _runs(self._log_dir)
         self._remove(earlier[: max(0, len(earlier) + 1 - IDS_RUNS)])
         number = 1 + max(earlier, default=-1)
         log_dir = self._log_dir / f"run-{number}"
         try:
             self.launcher.prepare(log_dir)
-            _make_fifo(self._fifo)
+            command = self._input(log_dir)
         except OSError as error:
             raise FeedError(f"{self.name}: cannot prepare {error.filename}: {error.strerror}") from None
         output = private_file(log_dir / "ids.log")
@@ -230,7 +246,7 @@ class Ids(Sink):
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), cpus),
-                    *self.launcher.command(self._fifo, log_dir),
+                    *command,
                 ],
                 env={**os.environ, **self.launcher.environment()},
                 stdin=subprocess.DEVNULL,
@@ -241,7 +257,8 @@ class Ids(Sink):
         finally:
             os.close(output)
         run = Run(number, self.position, log_dir, self.launcher.reader(log_dir), process)
-        self._run_now = run
+        with self._noting:
+            self._run_now, self._noted = run, run.base_seq
         self.runs.append(run)
         self._open(run)
         log.info("IDS reads", ids=self.name, run=number, pid=process.pid, seq=run.base_seq)
@@ -257,49 +274,29 @@ class Ids(Sink):
                 self.removed += 1
                 log.info("old IDS log removed", ids=self.name, run=number, kept=IDS_RUNS, removed=self.removed)
 
-    def _open(self, run: Run) -> None:
-        deadline = time.monotonic() + IDS_START_S
-        while run.fd < 0:
-            try:
-                run.fd = os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError as error:
-                if error.errno != errno.ENXIO:  # nobody reads yet
-                    raise
-                if run.process.poll() is not None:
-                    raise _DeathError("before it opened its input") from None
-                if self._stop.is_set() or time.monotonic() > deadline:
-                    raise _DeathError(f"killed: its input was not open after {IDS_START_S:.0f} s") from None
-                time.sleep(0.005)
-        self._fifo.unlink()
-        write_all(run.fd, pcap_header(self.ring.linktype, self.ring.snaplen))
-
-    def _take(self, first: int, last: int) -> int:
-        run = self._current
-        if run.base_us == 0:
-            run.base_us = int(self.ring.agreed_entries(first, first + 1)[1][0])
-        refs = self.ring.agreed_entries(first, last)[0]
-        known = run.voids[-1] if run.voids else -1
-        for seq in first + np.flatnonzero(refs < 0):  # before it can alert
-            if seq > known:
+    def _note(self, last: int) -> None:
+        """Note the voids below `last`, which are stable and not freed, and when the run's first packet was."""
+        with self._noting:
+            run, first = self._current, self._noted
+            if last <= first:
+                return
+            refs, time_us, _ = self.ring.agreed_entries(first, last)
+            if run.base_us == 0:
+                run.base_us = int(time_us[0])
+            for seq in first + np.flatnonzero(refs < 0):
                 run.voids.append(int(seq))
-        taken = self.ring.export_pcap(run.fd, first, last)
-        if taken == first:  # the pipe is full
-            self._idle()
-            _wait_writable(run.fd)
-        return taken
+            self._noted = last
 
     def _idle(self) -> None:
         if self._current.process.poll() is not None:
-            raise _DeathError("while it was fed")
+            raise DeathError("while it was fed")
 
     def _end(self) -> None:
         """The stream has ended: let the IDS finish, with some force if need be."""
         run = self._current
-        os.close(run.fd)
-        run.fd = -1
-        idle = not run.base_us
-        if idle:
-            run.process.kill()  # it has nothing to finish, and Suricata 7 hangs where there is no first packet
+        self._shut()
+        if idle := self._exhausted(run):
+            run.process.kill()
         for patience, force in ((IDS_END_S, signal.SIGTERM), (IDS_TERM_S, signal.SIGKILL), (None, None)):
             try:
                 status = run.process.wait(patience)
@@ -328,12 +325,10 @@ class Ids(Sink):
         run = self._run_now
         if run is None or run.ended:
             return
-        if run.fd >= 0:
-            os.close(run.fd)
-            run.fd = -1
+        self._shut()
         if run.process.poll() is None:
             try:
-                run.process.wait(FEED_WAIT_S)  # a dying process closes its pipe before it can be waited for
+                run.process.wait(FEED_WAIT_S)  # a dying process closes what it reads before it can be waited for
             except subprocess.TimeoutExpired:
                 run.process.kill()
                 run.process.wait()
@@ -341,7 +336,6 @@ class Ids(Sink):
 
     def _close(self) -> None:
         self._kill()
-        self._fifo.unlink(missing_ok=True)
 
     @property
     def _current(self) -> Run:
@@ -360,18 +354,6 @@ def _runs(folder: Path) -> list[int]:
     """The numbers of the runs that have logged into `folder`, oldest first."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(found[1]) for found in map(_RUN.fullmatch, names) if found)
-
-
-def _make_fifo(path: Path) -> None:
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    os.mkfifo(path, 0o600)
-
-
-def _wait_writable(fd: int) -> None:
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    poll.poll(FEED_WAIT_S * 1_000)
 
 
 def _cause(status: int) -> str:

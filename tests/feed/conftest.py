@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ftnids.feed import Feed, Ids, Sink
+from ftnids.feed import Feed, FifoIds, Ids, Sink
 
 from .fake_ids import FakeIds
 from .fake_ring import FakeRing, Packet
@@ -42,7 +42,7 @@ class Bench:
             self.feed.add(sink)
 
     def ids(self, **orders: float) -> Ids:
-        ids = Ids(self.ring, FakeIds(self.folder, **orders), self.folder / "run", self.folder / "log")
+        ids = FifoIds(self.ring, FakeIds(self.folder, **orders), self.folder / "run", self.folder / "log")
         self.feed.add(ids)
         return ids
 

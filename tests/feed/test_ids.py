@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from ftnids.alerts.identity import Identifier
 from ftnids.errors import FeedError
-from ftnids.feed import Ids, PcapFile, ids, logdisk, sinks, tether
+from ftnids.feed import Ids, PcapFile, fifo, ids, logdisk, sinks, tether
 
 from .conftest import Bench
 from .fake_ring import read_pcap
@@ -101,7 +101,7 @@ def test_ids_that_exits_at_once_is_one_line_with_its_last_words(bench: Bench) ->
 
 
 def test_ids_that_never_opens_its_input_is_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids, "IDS_START_S", 0.3)
+    monkeypatch.setattr(fifo, "IDS_START_S", 0.3)
     supervisor = bench.ids(deaf=1)
     with pytest.raises(FeedError, match=r"killed by SIGKILL .*its input was not open after"):
         bench.feed.start()

@@ -1,4 +1,4 @@
-"""The real ring and the real IDSs on the real trace: what is fed through a FIFO alerts as the file does."""
+"""The real ring and the real IDSs on the real trace: what is fed alerts as the file does, whichever way it goes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,11 @@ from ftnids.alerts.dedup import Deduplicator
 from ftnids.alerts.identity import Identifier
 from ftnids.alerts.readers import Record
 from ftnids.core import Capture, Ring
-from ftnids.feed import Feed, Hashes, Ids, PcapFile
+from ftnids.feed import DaqIds, Feed, FifoIds, Hashes, Ids, PcapFile
 from ftnids.limits import IDS_TERM_S
 from snort_adapter.launchers import LAUNCHERS, IdsLauncher, launcher
 
-from .fake_ring import FakeRing, read_pcap
+from .fake_ring import read_pcap
 
 SLOTS = 1 << 17
 
@@ -55,10 +56,28 @@ def ring(needs_shared_trace: Path) -> Iterator[Ring]:
         ring.close(unlink=True)
 
 
-@pytest.fixture(params=sorted(LAUNCHERS))
-def ids(request: pytest.FixtureRequest) -> IdsLauncher:
+WAYS = [*((name, "fifo") for name in sorted(LAUNCHERS)), ("snort", "ring")]
+
+
+@pytest.fixture(params=WAYS, ids="-".join)
+def way(request: pytest.FixtureRequest) -> str:
+    """How packets reach the IDS of fixture `ids`."""
+    return str(request.param[1])
+
+
+@pytest.fixture
+def ids(request: pytest.FixtureRequest, way: str) -> IdsLauncher:
     """Each IDS that this machine has, as it is by default."""
-    return launcher(request.param, str(request.getfixturevalue(f"needs_{request.param}")))
+    name = request.node.callspec.params["way"][0]
+    found = launcher(name, str(request.getfixturevalue(f"needs_{name}")))
+    if way == "ring" and (reason := found.ring_fault()):
+        pytest.skip(reason)
+    return found
+
+
+def supervise(ring: Ring, ids: IdsLauncher, way: str, folder: Path) -> Ids:
+    """The supervisor of one IDS."""
+    return DaqIds(ring, ids, folder) if way == "ring" else FifoIds(ring, ids, folder, folder)
 
 
 def identified(records: list[Record], identifier: Identifier) -> list[Record]:
@@ -111,11 +130,11 @@ def kill(supervisor: Ids) -> None:
         time.sleep(0.001)
 
 
-def test_alerts_through_the_fifo_are_those_of_the_file(
-    ids: IdsLauncher, ring: Ring, needs_shared_trace: Path, tmp_path: Path
+def test_alerts_are_those_of_the_file(
+    ids: IdsLauncher, way: str, ring: Ring, needs_shared_trace: Path, tmp_path: Path
 ) -> None:
     expected = reference(ids, needs_shared_trace, tmp_path / "reference")
-    supervisor = Ids(ring, ids, tmp_path, tmp_path)
+    supervisor = supervise(ring, ids, way, tmp_path)
     feed(ring, supervisor, tmp_path)
     assert ring.fed == ring.agreed
     assert read_pcap(tmp_path / "agreed.pcap") == read_pcap(needs_shared_trace)
@@ -132,21 +151,28 @@ def test_alerts_through_the_fifo_are_those_of_the_file(
     assert 0 <= seqs[0] <= seqs[-1] < ring.agreed
 
 
-def test_an_ids_without_a_packet_ends(ids: IdsLauncher, tmp_path: Path) -> None:
+def test_an_ids_without_a_packet_ends(ids: IdsLauncher, way: str, tmp_path: Path) -> None:
     """A replica that is stopped before it agreed on anything."""
-    supervisor = Ids(FakeRing([]), ids, tmp_path / "run", tmp_path / "log")
-    supervisor.start()
-    supervisor.ring.stabilise(0, end=True)  # type: ignore[attr-defined]
-    assert supervisor.join(IDS_TERM_S * 4)
+    sizes: dict[str, Any] = {"slots": 1024, "arena_bytes": 1 << 20, "recovered_slots": 1024, "recovered_bytes": 1 << 20}
+    ring = Ring.create(f"feed-{os.getpid()}", **sizes, agreed_slots=1024, linktype=1, snaplen=65535, seed=7)
+    supervisor = supervise(ring, ids, way, tmp_path)
+    try:
+        supervisor.start()
+        ring.set_end()
+        assert supervisor.join(IDS_TERM_S * 4)
+    finally:
+        supervisor.stop()
+        supervisor.join()
+        ring.close(unlink=True)
     assert (supervisor.deaths, supervisor.error) == (0, None)
 
 
 def test_crash_of_one_ids_does_not_show_in_the_alerts_of_the_set(
-    ids: IdsLauncher, ring: Ring, needs_shared_trace: Path, tmp_path: Path
+    ids: IdsLauncher, way: str, ring: Ring, needs_shared_trace: Path, tmp_path: Path
 ) -> None:
     """The restarted IDS lacks the memory of older flows; the other replica's has it."""
     expected = reference(ids, needs_shared_trace, tmp_path / "reference")
-    supervisor = Ids(ring, ids, tmp_path, tmp_path)
+    supervisor = supervise(ring, ids, way, tmp_path)
     feed(ring, supervisor, tmp_path, kill_at=ring.agreed // 2)
     assert supervisor.deaths == 1
     raised = []
