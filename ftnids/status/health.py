@@ -12,6 +12,7 @@ DEGRADED: Final = 1  # the set works, and something is wrong
 DOWN: Final = 2  # no member runs, as far as can be seen from here
 WORDS: Final = {HEALTHY: "healthy", DEGRADED: "degraded", DOWN: "down"}
 FULL: Final = 0.9  # of a ring
+SILENT_S: Final = 1.5  # a status comes every second
 
 
 def level(view: SetView | None) -> int:
@@ -24,19 +25,19 @@ def level(view: SetView | None) -> int:
 def problems(view: SetView) -> list[str]:
     """What is wrong now, a line each, the worst first.  Counters that have grown are no problem by themselves."""
     found = [line for member in view.members for line in _of_member(member)]
-    running = [one for one in view.members if one.state == "running" and one.snapshot is not None]
+    running = {one.name: one.snapshot for one in view.members if one.state == "running" and one.snapshot is not None}
+    silent = {one.name: one.age_s for one in view.members if one.name in running and (one.age_s or 0.0) > SILENT_S}
+    left = [name for name in silent if any(name not in other.members for other in running.values())]
+    found += [f"{name}: silent for {silence(silent[name] or 0.0)}, and out of the view" for name in left]
     views: dict[tuple[int, int], list[str]] = {}
-    for member in running:
-        assert member.snapshot is not None
-        in_force = member.snapshot.view
-        views.setdefault((in_force.get("lineage", 0), in_force.get("number", 0)), []).append(member.name)
+    for name, snapshot in running.items():
+        if name not in left:
+            in_force = snapshot.view
+            views.setdefault((in_force.get("lineage", 0), in_force.get("number", 0)), []).append(name)
     if len(views) > 1:
         sides = " | ".join(", ".join(names) for names in views.values())
         found.append(f"the members are in {len(views)} views: {sides}; a view change, or they do not reach each other")
-    for member in running:
-        assert member.snapshot is not None
-        found += [f"{member.name}: {warning}" for warning in _of_running(member.snapshot)]
-    return found
+    return found + [f"{name}: {warning}" for name, one in running.items() for warning in _of_running(one)]
 
 
 def silence(age_s: float) -> str:

@@ -287,6 +287,10 @@ def test_health() -> None:
     for member, words in cases:
         assert health.level(view(r0, member)) == health.DEGRADED
         assert words in "; ".join(health.problems(view(r0, member)))
+    left = view(
+        Member("r0", 0.0, snapshot("r0", members=["r0"], view={"number": 3})), Member("r1", 2.0, snapshot("r1"))
+    )
+    assert health.problems(left) == ["r1: silent for 2 s, and out of the view"]
     alone = Member("r1", 7200.0, snapshot("r1"))
     assert health.level(view(alone)) == health.DOWN
     assert health.problems(view(alone)) == ["r1: dead, last heard 2 h ago"]
