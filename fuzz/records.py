@@ -5,6 +5,7 @@ What an IDS logs holds pieces of the traffic, which an attacker writes.  Nothing
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from ftnids.alerts.desk import Desk
 from ftnids.alerts.identity import Identifier
 from ftnids.alerts.outputs import Output, as_line, split
 from ftnids.alerts.readers import AlertReader, EveReader, Record, SnortJsonReader
+from ftnids.alerts.recent import short
 from ftnids.alerts.sinks import summary
 from ftnids.sync.messages import View
 
@@ -29,6 +31,7 @@ class _Lines(Output):
             as_line(record)
             if record["event_type"] == "alert":
                 summary(record).encode(errors="replace")
+        json.dumps([short(record) for record in records], allow_nan=False)
 
     def close(self) -> None:
         pass

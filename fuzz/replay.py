@@ -11,7 +11,13 @@ from typing import Final
 from fuzz import seeds
 
 FOUND: Final = Path(__file__).with_name("found")
-PYTHON: Final = ("wire", "records", "pcap_twin", "attach_twin")  # targets in Python: modules with `check(data)`
+PYTHON: Final = (
+    "wire",
+    "records",
+    "status",
+    "pcap_twin",
+    "attach_twin",
+)  # targets in Python: modules with `check(data)`
 TELLING: Final = (b"\0", b"\x01", b"\x7f", b"\x80", b"\xff", b"\xff" * 8, b"\0" * 8)
 
 

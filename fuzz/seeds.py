@@ -19,6 +19,8 @@ from ftnids.alerts.readers import eve_time
 from ftnids.core import layout
 from ftnids.core.layout import Description, StorePlace
 from ftnids.peers import wire
+from ftnids.status.roster import Member, SetView
+from ftnids.status.snapshot import Alert, Snapshot
 from ftnids.sync import messages as m
 from fuzz.wire import CLUSTER
 
@@ -193,9 +195,28 @@ def _logs() -> Iterator[bytes]:
     yield b"\0" + b"\n".join(json.dumps(record).encode() for record in eve * 2)
 
 
+# -- what replicas say of themselves --------------------------------------------------------------------------
+def _statuses() -> Iterator[bytes]:
+    """A record with something in every field, one with nothing, and views of sets that hold them."""
+    alert: Alert = {"time": eve_time(START_NS // 1000), "id": "00", "status": "provisional", "signature": "x"}
+    alert |= {"severity": 1, "seq": 7, "from": "192.0.2.1:5", "to": "192.0.2.2:80", "replicas": "a,b", "sid": "1:2:3"}
+    numbers = {"slots": 1024, "slots_used": 5, "arena_bytes": 1 << 20, "arena_used": 900}
+    full = Snapshot("a", "running", "why", 7, "host", "office", 1.0, 2.0, "0.1.0", "c")
+    full.view, full.coordinator, full.members = {"lineage": 5, "number": 2, "incarnation": 1}, "a", ["a", "b"]
+    full.counters |= {"captured": 1000, "lost": 2, "delay_p99_ms": 7.5}
+    full.set, full.seq, full.ring, full.peers = {"alerts_out": 3}, {"stable": 9}, numbers, {"connects": 1}
+    full.delay = {"le_ms": [0.32, 0.64], "counts": [1, 2, 3], "sum_ms": [4.5]}
+    full.ids = {"name": "suricata", "mode": "optimistic", "state": "down", "lag": 4, "deaths": 2}
+    full.alerts, full.warnings, full.viewers, full.source = [alert], ["it rains"], {"viewers": 1}, "eth1"
+    for record in (full, Snapshot("b", "waiting")):
+        yield record.json()
+        yield SetView("office", "a", 9.0, (Member("a", 0.5, record), Member("b"))).json()
+
+
 CORPORA: Final[dict[str, Callable[[], Iterator[bytes]]]] = {
     "wire": _wire,
     "records": _logs,
+    "status": _statuses,
     "pcap_twin": _captures,
     "attach_twin": _segments,
     "pcap": _captures,

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +47,25 @@ def test_every_field_of_a_log_line_may_be_anything() -> None:
                 del owner[key]
                 check(data[:1] + json.dumps(record).encode())
                 owner[key] = value
+
+
+def test_every_field_of_a_status_may_be_anything() -> None:
+    """The same of what replicas say of themselves, at any depth."""
+    check = replay.checker("status")
+
+    def damaged(node: Any) -> Iterator[None]:
+        for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
+            for odd in ODD:
+                node[key] = odd
+                yield
+            node[key] = value
+            if isinstance(value, dict | list):
+                yield from damaged(value)
+
+    for data in seeds.CORPORA["status"]():
+        tree = json.loads(data)
+        for _ in damaged(tree):
+            check(json.dumps(tree).encode())
 
 
 @pytest.mark.parametrize("target", build.SOURCES)

@@ -129,10 +129,7 @@ def _of_ids(name: str, style: str) -> Callable[[Row, int], Cell]:
     def value(row: Row, width: int) -> Cell:
         if not row.snapshot.ids.get("name"):
             return "-", DIM
-        try:
-            number = float(row.snapshot.ids.get(name, 0))
-        except ValueError:
-            return "?", DIM
+        number = row.snapshot.ids_number(name)
         return count(number, width), style if number else DIM
 
     return value
@@ -169,14 +166,13 @@ SORTS: Final[dict[str, Callable[[Member, History], tuple[float | str, ...]]]] = 
     "name": lambda member, history: (member.name,),
     "rate": lambda member, history: (-history.rate("captured"),),
     "loss": lambda member, history: (-history.loss(),),
-    "lag": lambda member, history: (-float(_lag(member)),),
+    "lag": lambda member, history: (-_lag(member),),
     "alerts": lambda member, history: (-history.rate("alerts"),),
 }
 
 
 def _lag(member: Member) -> float:
-    lag = 0 if member.snapshot is None else member.snapshot.ids.get("lag", 0)
-    return float(lag) if isinstance(lag, int | float) else 0.0
+    return 0.0 if member.snapshot is None else member.snapshot.ids_number("lag")
 
 
 def loss(history: History) -> Cell:

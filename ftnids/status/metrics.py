@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from ftnids import counters
 from ftnids.status.roster import Roster
 from ftnids.status.snapshot import Snapshot
+from ftnids.status.text import plain
 
 LABELS: Final = ("cluster", "replica")
 STATES: Final = ("starting", "waiting", "running", "ended", "failed")
@@ -61,7 +62,7 @@ class Exporter(Collector):
         if mine is None:
             return
         snapshot, age_s = mine
-        labels = [snapshot.cluster, snapshot.name]
+        labels = [plain(snapshot.cluster), plain(snapshot.name)]
         yield from _counts(snapshot, labels)
         yield from _ids(snapshot, labels)
         yield from _gauges(snapshot, labels, age_s)
@@ -71,7 +72,7 @@ class Exporter(Collector):
     def _set(self, snapshot: Snapshot, labels: list[str]) -> Iterator[Metric]:
         up = GaugeMetricFamily("ftnids_member_up", "Whether this replica hears the member.", labels=[*LABELS, "member"])
         for member in self._roster.view().members:
-            up.add_metric([*labels, member.name], float(member.alive))
+            up.add_metric([*labels, plain(member.name)], float(member.alive))
         yield up
         if snapshot.set:
             alerts = CounterMetricFamily(
@@ -100,10 +101,10 @@ def _ids(snapshot: Snapshot, labels: list[str]) -> Iterator[Metric]:
         return
     yield _gauge("ftnids_ids_up", "Whether the IDS runs.", labels, float(ids.get("state") == "reads"))
     yield _gauge(
-        "ftnids_ids_lag_packets", "Stable packets that the IDS has not read.", labels, float(ids.get("lag", 0))
+        "ftnids_ids_lag_packets", "Stable packets that the IDS has not read.", labels, snapshot.ids_number("lag")
     )
     for metric, (counter, text) in IDS_COUNTERS.items():
-        yield _counter(metric, text, labels, float(ids.get(counter, 0)))
+        yield _counter(metric, text, labels, snapshot.ids_number(counter))
 
 
 def _gauges(snapshot: Snapshot, labels: list[str], age_s: float) -> Iterator[Metric]:
@@ -112,7 +113,7 @@ def _gauges(snapshot: Snapshot, labels: list[str], age_s: float) -> Iterator[Met
     )
     ids = snapshot.ids
     facts = (snapshot.version, snapshot.implementation, str(ids.get("name", "")), str(ids.get("mode", "")))
-    info.add_metric([*labels, *facts, snapshot.host], 1)
+    info.add_metric([*labels, *map(plain, facts), plain(snapshot.host)], 1)
     yield info
     state = GaugeMetricFamily("ftnids_state", "1 for the state that the replica is in.", labels=[*LABELS, "state"])
     for name in STATES:

@@ -61,6 +61,11 @@ class Snapshot:
         for key in counters.PER_REPLICA:
             self.counters.setdefault(key, 0)
 
+    def ids_number(self, name: str) -> float:
+        """A number that the record has of the IDS; 0 where it has none."""
+        value = self.ids.get(name, 0)
+        return value if isinstance(value, int | float) else 0
+
     def tree(self) -> dict[str, Any]:
         """The record as what JSON holds; not a copy, which costs ten times as much."""
         return {one.name: getattr(self, one.name) for one in fields(self)}

@@ -27,12 +27,12 @@ def drops(snapshot: Snapshot) -> float:
 
 def ids(snapshot: Snapshot) -> str:
     """The IDS and what it does."""
-    name, state = plain(snapshot.ids.get("name", "")), plain(snapshot.ids.get("state", ""))
+    name, state = snapshot.ids.get("name", ""), snapshot.ids.get("state", "")
     return f"{name} {state}".strip() or "none"
 
 
 COLUMNS: Final[tuple[tuple[str, bool, Callable[[Snapshot], str]], ...]] = (  # heading, at the right, value
-    ("HOST", False, lambda one: plain(one.host)),
+    ("HOST", False, lambda one: one.host),
     ("PID", True, lambda one: str(one.pid)),
     ("STARTED", False, lambda one: day(one.started)),
     ("VIEW", True, lambda one: str(one.view.get("number", NONE))),
@@ -44,7 +44,7 @@ COLUMNS: Final[tuple[tuple[str, bool, Callable[[Snapshot], str]], ...]] = (  # h
     ("P99 ms", True, lambda one: milliseconds(one.counters["delay_p99_ms"])),
     ("RING", True, lambda one: percent(health.fill(one))),
     ("IDS", False, ids),
-    ("LAG", True, lambda one: count(float(one.ids.get("lag", 0)), 7) if one.ids.get("name") else NONE),
+    ("LAG", True, lambda one: count(one.ids_number("lag"), 7) if one.ids.get("name") else NONE),
     ("ALERTS", True, lambda one: count(one.counters["alerts"], 7)),
 )
 
@@ -74,12 +74,12 @@ def _aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
 def report(view: SetView | None, trouble: str) -> list[str]:
     """All that `ftnids status` prints; `trouble` says why no replica answers."""
     if view is None:
-        return [f"down: {trouble}"]
+        return [plain(f"down: {trouble}")]
     lines = table(view)
     word = health.WORDS[health.level(view)]
     if trouble:
         lines.append(f"{word}: no replica answers, this is what the files tell; {trouble}")
-    lines += [f"{word}: {plain(problem)}" for problem in health.problems(view)]
+    lines += [f"{word}: {problem}" for problem in health.problems(view)]
     if len(lines) == len(view.members) + 1:
-        lines.append(f"{word}: cluster {plain(view.cluster)}, {len(view.members)} members in one view")
-    return lines
+        lines.append(f"{word}: cluster {view.cluster}, {len(view.members)} members in one view")
+    return [plain(line) for line in lines]  # peers' texts, and nothing in them that a terminal obeys
