@@ -97,9 +97,11 @@ def _desync(row: Row, width: int) -> Cell:
     return count(level, width), WARN if level else DIM
 
 
-def _delay(name: str, mark: bool = False) -> Callable[[Row, int], Cell]:
+def _delay(share: float, mark: bool = False) -> Callable[[Row, int], Cell]:
     def value(row: Row, width: int) -> Cell:
-        delay = row.snapshot.counters[name]
+        delay = row.history.delay(share)
+        if delay is None:
+            return "-", DIM
         return milliseconds(delay), WARN if mark and delay > SLOW_MS else TEXT
 
     return value
@@ -147,8 +149,8 @@ CAPTURE: Final = (
     Column("DS", 2, _desync),
 )
 FEED: Final = (
-    Column("P50ms", 5, _delay("delay_p50_ms")),
-    Column("P99ms", 5, _delay("delay_p99_ms", mark=True)),
+    Column("P50ms", 5, _delay(0.5)),
+    Column("P99ms", 5, _delay(0.99, mark=True)),
     Column("RING", BAR + 5, _ring, right=False),
     Column("IDS", 9, _ids, right=False),
     Column("MODE", 4, _mode, right=False),

@@ -8,6 +8,7 @@ last turn that had not seen it yet, so a delay is never reported too small, and 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -20,7 +21,8 @@ BUCKETS_PER_OCTAVE: Final = 16
 LOWEST_MS: Final = 0.01
 OCTAVES: Final = 24  # up to 167 s
 BUCKETS: Final = BUCKETS_PER_OCTAVE * OCTAVES
-RECORDED: Final = tuple(range(5, 20))  # octaves that a record shows: 0.32 ms to 5 s
+RECORDED_PER_OCTAVE: Final = 4  # of the bounds in a record
+RECORDED: Final = range(5 * RECORDED_PER_OCTAVE, 19 * RECORDED_PER_OCTAVE + 1)  # 0.32 ms to 5 s
 
 
 class Histogram:
@@ -51,12 +53,30 @@ class Histogram:
     def record(self) -> dict[str, list[float]]:
         """`le_ms`: bounds in ms, and infinity left out; `counts`: packets up to each, then all; `sum_ms` of all.
 
-        The bounds are a factor of two apart and lie on those of the buckets, so that the counts are exact.
+        There are RECORDED_PER_OCTAVE in a factor of two, the first at one; they lie on the bounds of the buckets, so
+        that the counts are exact.
         """
-        below = np.cumsum(self._counts)
-        counts = [int(below[octave * BUCKETS_PER_OCTAVE - 1]) for octave in RECORDED]
-        bounds = [round(LOWEST_MS * 2**octave, 2) for octave in RECORDED]
+        below, step = np.cumsum(self._counts), BUCKETS_PER_OCTAVE // RECORDED_PER_OCTAVE
+        counts = [int(below[place * step - 1]) for place in RECORDED]
+        bounds = [round(LOWEST_MS * 2 ** (place / RECORDED_PER_OCTAVE), 4) for place in RECORDED]
         return {"le_ms": bounds, "counts": [*counts, int(below[-1])], "sum_ms": [round(self.sum_ms, 3)]}
+
+
+def between(bounds: Sequence[float], before: Sequence[float], after: Sequence[float], share: float) -> float | None:
+    """The delay in ms that `share` of the packets did not exceed that came between two records with these `bounds`.
+
+    None where none came, or the records do not fit.  Inside a bucket the packets count as spread evenly.
+    """
+    if not len(bounds) + 1 == len(before) == len(after) or after[-1] <= before[-1]:
+        return None
+    came = [later - earlier for earlier, later in zip(before, after, strict=True)]
+    wanted = share * came[-1]
+    for place, bound in enumerate(bounds):
+        if came[place] >= wanted:
+            low, count = (bounds[place - 1], came[place - 1]) if place else (0.0, 0.0)
+            inside = came[place] - count
+            return low + (bound - low) * ((wanted - count) / inside if inside > 0 else 1.0)
+    return bounds[-1] if bounds else None
 
 
 class DelayMeter:

@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ftnids import counters
+from ftnids.status.delay import RECORDED_PER_OCTAVE
 from ftnids.status.roster import Roster
 from ftnids.status.snapshot import Snapshot
 from ftnids.status.text import plain
@@ -141,9 +142,9 @@ def _gauges(snapshot: Snapshot, labels: list[str], age_s: float) -> Iterator[Met
 def _histogram(snapshot: Snapshot, labels: list[str]) -> Metric:
     delay = HistogramMetricFamily("ftnids_delay_seconds", "From capture to stable.", labels=LABELS)
     bounds, counts = snapshot.delay.get("le_ms", []), snapshot.delay.get("counts", [])
-    if len(counts) == len(bounds) + 1:
-        names = [*(f"{bound / 1e3:g}" for bound in bounds), "+Inf"]
-        buckets = list(zip(names, counts, strict=True))
+    if len(counts) == len(bounds) + 1:  # one in a factor of two serves there
+        buckets = [(f"{bounds[n] / 1e3:g}", counts[n]) for n in range(0, len(bounds), RECORDED_PER_OCTAVE)]
+        buckets.append(("+Inf", counts[-1]))
         delay.add_metric(labels, buckets, sum(snapshot.delay.get("sum_ms", [])) / 1e3)
     return delay
 

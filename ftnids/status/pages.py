@@ -26,7 +26,7 @@ HELP: Final = """
  KERNEL, RING   dropped by the kernel, by a full ring; ! means: growing now
  RECOV   LOST   recovered from a peer; lost by all, and in no stream
  AMBIG   DS     not to be told from a twin; by how much the window has grown
- P50ms  P99ms   from capture to stable, since the start
+ P50ms  P99ms   from capture to stable, in the last 10 s
  RING           how full the ring of captured packets is
  IDS     MODE   what it does where it does not read; pess or opti(mistic)
  LAG     DIED   stable packets that it has not read; times that it died

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from ftnids.limits import TOP_SAMPLES
+from ftnids.status.delay import between
 from ftnids.status.roster import SetView
 from ftnids.status.snapshot import Snapshot
 
+DELAY_SPAN_S: Final = 9.5  # the same of a delay
 SPAN_S: Final = 2.5  # that a rate is taken over, at least, where there are so many samples
 COUNTED: Final = (
     *("captured", "captured_bytes", "kernel_drops", "ring_drops", "injected_drops", "left_to_peers"),
@@ -28,6 +30,7 @@ class Sample:
     time: float  # s
     life: tuple[int, float]  # pid and start: others begin at 0
     counts: dict[str, float]
+    delay: dict[str, list[float]]  # the histogram of the snapshot
 
 
 class History:
@@ -43,15 +46,23 @@ class History:
             self._samples.clear()
         if not self._samples or snapshot.time > self._samples[-1].time:
             counts = {name: float(snapshot.counters.get(name, 0)) for name in COUNTED}
-            self._samples.append(Sample(snapshot.time, life, counts))
+            self._samples.append(Sample(snapshot.time, life, counts, snapshot.delay))
 
     def rate(self, name: str) -> float:
         """Of a counter, a second, over the last SPAN_S or so; 0 while there are not two samples."""
         if len(self._samples) < 2:
             return 0.0
-        newest = self._samples[-1]
-        oldest = next(one for one in reversed(self._samples) if newest.time - one.time >= SPAN_S or one is self._first)
-        return _rate(oldest, newest, name)
+        return _rate(self._ago(SPAN_S), self._samples[-1], name)
+
+    def delay(self, share: float) -> float | None:
+        """In ms, what `share` of the packets did not exceed in the last DELAY_SPAN_S or so; None where none came."""
+        if len(self._samples) < 2:
+            return None
+        oldest, newest = self._ago(DELAY_SPAN_S).delay, self._samples[-1].delay
+        bounds = newest.get("le_ms", [])
+        if oldest.get("le_ms") != bounds:
+            return None
+        return between(bounds, oldest.get("counts", []), newest.get("counts", []), share)
 
     def loss(self) -> float:
         """The share of what came over the link that this replica did not capture, lately: 0 to 1."""
@@ -68,9 +79,10 @@ class History:
         kept = [sum(one) for one in zip(*(self.series(name, count) for name in KEPT), strict=True)]
         return [_share(lost, others) for lost, others in zip(drops, kept, strict=True)]
 
-    @property
-    def _first(self) -> Sample:
-        return self._samples[0]
+    def _ago(self, seconds: float) -> Sample:
+        """The newest sample that is at least so much older than the newest one; the oldest, where none is."""
+        first, newest = self._samples[0], self._samples[-1].time
+        return next(one for one in reversed(self._samples) if newest - one.time >= seconds or one is first)
 
 
 class Histories:

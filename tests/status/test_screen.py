@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from ftnids import limits
 from ftnids.status import health
 from ftnids.status.columns import BAD, SORTS, STYLES
+from ftnids.status.delay import Histogram, between
 from ftnids.status.model import ALERTS, HELP, OVERVIEW, REPLICA, AlertLog, Choice, Model, pressed
 from ftnids.status.rates import Histories, History
 from ftnids.status.roster import Member, SetView
@@ -25,9 +27,11 @@ def running(seconds: int = 5, members: int = 2, **changes: Any) -> Model:
     model = Model()
     for second in range(seconds):
         counted = {"captured": 1000 * second, "captured_bytes": 800_000 * second, "injected_drops": 50 * second}
+        delays = Histogram()
+        delays.add(np.full(1000 * second, 12.7))
+        told: dict[str, Any] = {"alerts": [alert(1), alert(2)], "delay": delays.record()}
         snapshots = [
-            snapshot(f"r{number}", 100.0 + second, counters={**counted, **changes}, alerts=[alert(1), alert(2)])
-            for number in range(members)
+            snapshot(f"r{number}", 100.0 + second, counters={**counted, **changes}, **told) for number in range(members)
         ]
         model.take(SetView("office", "r0", 100.0 + second, tuple(Member(one.name, 0.1, one) for one in snapshots)))
     return model
@@ -45,7 +49,7 @@ def test_two_replicas_fit_into_80_columns_with_all_that_matters() -> None:
     assert lines[1] == " healthy"
     assert "r0        running   coord    1,000    6.4" in text
     assert "r1        running   member   1,000    6.4" in text
-    assert "██░░░  42% suricata  pess      3    0     0     0     0.0" in text
+    assert " 13.3  14.5 ██░░░  42% suricata  pess      3    0     0     0     0.0" in text
     assert "rate" in text
     assert "4.76%" in text
     assert text.count("conf FTNIDS canary") == 2  # both replicas told of them
@@ -238,6 +242,22 @@ def test_rates_begin_anew_with_a_new_life() -> None:
     history.add(snapshot("r0", 106.0, pid=12))
     assert history.series("captured", 9) == [90]
     assert History().rate("captured") == 0.0
+
+
+def test_the_delay_is_that_of_the_last_seconds() -> None:
+    source, delays, history = np.random.default_rng(1), Histogram(), History()
+    for second in range(40):
+        came = source.exponential(5.0 if second < 20 else 80.0, 2000)
+        delays.add(came)
+        history.add(snapshot("r0", 100.0 + second, delay=delays.record()))
+        if second == 19:
+            assert history.delay(0.5) == pytest.approx(5.0 * np.log(2), rel=0.1)
+    assert history.delay(0.5) == pytest.approx(80.0 * np.log(2), rel=0.1)
+    assert history.delay(0.99) == pytest.approx(80.0 * np.log(100), rel=0.1)
+    history.add(snapshot("r0", 200.0, delay=delays.record()))
+    assert history.delay(0.5) is None  # nothing came
+    assert between([], [], [], 0.5) is between([1.0], [0, 0], [1], 0.5) is None
+    assert between([1.0], [0, 0], [0, 9], 0.5) == 1.0  # beyond the last bound
 
 
 @pytest.mark.parametrize(
