@@ -74,6 +74,9 @@ def _of_running(snapshot: Snapshot) -> list[str]:
     ids = snapshot.ids
     if ids.get("state") == "down":
         found.append(f"its IDS ({ids.get('name')}) does not run; it has died {ids.get('deaths', 0)} times")
+    for output, counted in snapshot.outputs.items():
+        if counted.get("waiting_bytes", 0) > 0 and not counted.get("up", 0):
+            found.append(f"{output} takes no alerts: {counted['waiting_bytes']:,} bytes wait; none is lost yet")
     if fill(snapshot) >= FULL:
         found.append(f"its ring is {fill(snapshot):.0%} full: see ring.slots and ring.arena_mb, and the IDS's lag")
     return found

@@ -66,6 +66,7 @@ class Exporter(Collector):
         labels = [plain(snapshot.cluster), plain(snapshot.name)]
         yield from _counts(snapshot, labels)
         yield from _ids(snapshot, labels)
+        yield from _outputs(snapshot, labels)
         yield from _gauges(snapshot, labels, age_s)
         yield _histogram(snapshot, labels)
         yield from self._set(snapshot, labels)
@@ -82,6 +83,24 @@ class Exporter(Collector):
             for name in counters.SET:
                 alerts.add_metric([*labels, name.removeprefix("alerts_")], snapshot.set.get(name, 0))
             yield alerts
+
+
+def _outputs(snapshot: Snapshot, labels: list[str]) -> Iterator[Metric]:
+    """Nothing where there are none."""
+    if not snapshot.outputs:
+        return
+    names = [*LABELS, "output"]
+    records = CounterMetricFamily(
+        "ftnids_output_alerts", "Of each output, what became of them.", labels=[*names, "what"]
+    )
+    failures = CounterMetricFamily("ftnids_output_failures", "Tries that an output did not take.", labels=names)
+    waiting = GaugeMetricFamily("ftnids_output_waiting_bytes", "Bytes of alerts that wait for an output.", labels=names)
+    for output, counted in snapshot.outputs.items():
+        for what in ("delivered", "suppressed", "lost"):
+            records.add_metric([*labels, plain(output), what], counted.get(what, 0))
+        failures.add_metric([*labels, plain(output)], counted.get("failures", 0))
+        waiting.add_metric([*labels, plain(output)], counted.get("waiting_bytes", 0))
+    yield from (records, failures, waiting)
 
 
 def _counts(snapshot: Snapshot, labels: list[str]) -> Iterator[Metric]:

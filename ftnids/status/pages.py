@@ -80,6 +80,8 @@ def detail(model: Model, name: str, width: int) -> list[list[Cell]]:
     lines += _block("seq", one.seq, width)
     lines += _block("IDS", {key: value for key, value in one.ids.items() if isinstance(value, int)}, width)
     lines += _block("ring", one.ring, width)
+    for output, counted in one.outputs.items():
+        lines += _block(plain(output), counted, width)
     lines += _block("viewers", one.viewers, width)
     return lines + _block("peers", one.peers, width)
 

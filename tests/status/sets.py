@@ -55,6 +55,7 @@ def snapshot(name: str = "r0", time: float = 100.0, state: str = "running", **ch
         members=["r0", "r1"],
         ring=dict(RING),
         ids=dict(IDS),
+        outputs={"alerts.output": {"delivered": 9, "failures": 0, "lost": 0, "waiting_bytes": 0}},
         source="eth1",
         snaplen=65535,
     )

@@ -300,6 +300,10 @@ def test_health() -> None:
         (Member("r1", 600.0, snapshot("r1", state="failed", reason="no room")), "r1: failed 10 min ago: no room"),
         (Member("r1", 0.0, snapshot("r1", state="waiting")), "r1: waiting"),
         (Member("r1", 0.0, snapshot("r1", view={"lineage": 5, "number": 3})), "the members are in 2 views: r0 | r1"),
+        (
+            Member("r1", 0.0, snapshot("r1", outputs={"alerts.redis": {"waiting_bytes": 5000, "up": 0}})),
+            "r1: alerts.redis takes no alerts: 5,000 bytes wait",
+        ),
         (Member("r1", 0.0, snapshot("r1", ids={**IDS, "state": "down", "deaths": 4})), "it has died 4 times"),
         (Member("r1", 0.0, snapshot("r1", warnings=["cap0: truncated"])), "r1: cap0: truncated"),
         (Member("r1", 0.0, snapshot("r1", ring={**RING, "arena_used": 9_500})), "its ring is 95% full: see ring.slots"),
