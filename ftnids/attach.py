@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Final
 from ftnids import config
 from ftnids.config import Config
 from ftnids.errors import UsageError
+from ftnids.lab.leftovers import PREFIX
 from ftnids.status.roster import Member, SetView
 from ftnids.status.server import SUFFIX, socket_path
 from ftnids.status.snapshot import STATUS, Snapshot
@@ -18,7 +21,7 @@ from ftnids.status.snapshot import STATUS, Snapshot
 DEFAULT: Final = Path("/run/ftnids")  # replica.run_dir, where nothing else is said
 OPTION_HELP: Final = (
     "A replica's TOML file, its run directory, or a directory of such files (a lab's -o DIR); "
-    f"several may be named.  [default: {DEFAULT}]"
+    f"several may be named.  [default: {DEFAULT}, else a lab that runs]"
 )
 
 
@@ -49,7 +52,7 @@ class Replicas:
 
 
 def find(paths: Sequence[Path]) -> Replicas:
-    """The replicas that `paths` name; without any, those in DEFAULT.
+    """The replicas that `paths` name; without any, those in DEFAULT, else those of a lab that this user runs.
 
     UsageError when there are none, ConfigError when a file is wrong.
     """
@@ -69,11 +72,20 @@ def find(paths: Sequence[Path]) -> Replicas:
             configs.append(config.load(path))
         elif paths:
             raise UsageError(f"{path}: there is no such file or directory")
+    if not paths and not sockets and not configs:
+        sockets += _of_a_lab()
     sockets += [socket_path(one.replica.run_dir, one.replica.name) for one in configs]
     if not sockets:
         where = " or ".join(map(str, paths or [DEFAULT]))
         raise UsageError(f"no replica runs or is configured in {where}; name its file: -c replica.toml")
     return Replicas(list(dict.fromkeys(sockets)), configs)
+
+
+def _of_a_lab() -> list[Path]:
+    """The status sockets of the lab that this user began last; anybody may put others beside it."""
+    folders = [one for one in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*") if one.lstat().st_uid == os.geteuid()]
+    newest = max(folders, key=lambda one: one.lstat().st_mtime, default=None)
+    return [] if newest is None else sorted(newest.glob(f"*/*{SUFFIX}"))
 
 
 def _left(one: Config) -> Member:

@@ -13,6 +13,7 @@ from ftnids.status.snapshot import Alert, Snapshot
 from ftnids.status.text import cell, count, day, plain
 
 NARROW: Final = 100  # columns below which an alert's line leaves something out
+WIDE: Final = 170  # columns from which it has the place in the stream and the id
 PAIR: Final = 38  # columns of one counter on the page of a replica
 SHORT: Final = {"confirmed": ("conf", OK), "provisional": ("prov", WARN), "retracted": ("RETR", BAD)}
 HELP: Final = """
@@ -52,6 +53,7 @@ def alert_line(alert: Alert, width: int) -> list[Cell]:
     at = plain(str(alert.get("time") or "")[11 : 19 if narrow else 26])
     ends = plain(f"{alert.get('from') or ''} -> {alert.get('to') or ''}")
     who = "" if narrow else f"  [{plain(alert.get('replicas') or '')}]"
+    who += f"  seq {plain(alert.get('seq'))}  {plain(alert.get('id') or '')}" if width >= WIDE else ""
     signature = cell(plain(alert.get("signature") or ""), max(24, width - 53 if narrow else width // 3))
     severity = alert.get("severity")
     text = DIM if status == "retracted" else BAD if severity == 1 else WARN if severity == 2 else TEXT

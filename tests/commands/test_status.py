@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import urllib.request
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from ftnids import attach
 from ftnids.commands.status import command
 from ftnids.commands.top import command as top
 from ftnids.errors import UsageError
@@ -76,6 +78,25 @@ def test_a_run_directory_serves_as_well(tmp_path: Path) -> None:
         assert told.return_value == 1
         assert told.output.splitlines()[-1] == "degraded: r0: it is raining"
         assert told.output.startswith("NAME  ROLE         STATE    HOST")
+    finally:
+        made.close()
+
+
+def test_without_a_name_it_is_the_lab_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attach, "DEFAULT", tmp_path / "away")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    told = run()
+    assert isinstance(told.exception, UsageError)
+    assert f"no replica runs or is configured in {tmp_path}/away" in str(told.exception)
+    folder = tmp_path / "ftnids-lab-1-2/r0"
+    folder.mkdir(parents=True)
+    roster = Roster("office", ["r0"], me=0)
+    roster.own(snapshot("r0"))
+    made = Server(roster, socket_path(folder, "r0"))
+    try:
+        assert run().return_value == 0
+        monkeypatch.setattr(os, "geteuid", lambda: 4711)
+        assert isinstance(run().exception, UsageError)  # somebody else's
     finally:
         made.close()
 
