@@ -27,7 +27,7 @@ SAME: Final = 0.5  # of the frames in the time that both cover; a replica that l
 GAIN: Final = 0.02  # a cause that explains fewer frames is not named
 CLOCK_S: Final = 0.1  # an offset of clocks from which on time stamps of alerts mislead
 DRIFT_PPM: Final = 100  # a drift that no sound clock has
-MIN_DRIFT_S: Final = 1.0  # shorter samples say nothing of it
+DRIFT_S: Final = 1.0  # shorter samples say nothing of it
 WHY: Final = "replicas agree on frames by their bytes: those that differ are lost to one or come out twice"
 WHY_CLOCK: Final = "alerts carry the time of the replica that coordinates; the set itself measures offsets and drift"
 
@@ -261,7 +261,7 @@ def match(a: Sample, b: Sample, digests: tuple[list[bytes], list[bytes]]) -> Mat
     span = (pairs[-1][0] - pairs[0][0]) / 1e9 if pairs else 0.0
     half = len(pairs) // 2
     drift = 0.0
-    if half >= 8 and span >= MIN_DRIFT_S:
+    if half >= 8 and span >= DRIFT_S:
         change = statistics.median(differences[half:]) - statistics.median(differences[:half])
         drift = change / (span / 2) / 1e3  # ns a second are thousandths of a ppm
     begin = max(a.frames[0].time_ns, b.frames[0].time_ns - offset)

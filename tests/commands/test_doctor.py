@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,8 @@ from click.testing import CliRunner
 from ftnids import config
 from ftnids.commands import doctor as doctor_command
 from ftnids.commands.doctor import command
-from ftnids.doctor import Finding, Level, host, interface, programs, setting
+from ftnids.doctor import Finding, Level, frames, host, interface, programs, sample, setting
+from ftnids.errors import CaptureError, UsageError
 from ftnids.peers import keys
 
 EXAMPLE = Path(__file__).parents[2] / "replicas" / "replica.toml"
@@ -316,3 +318,118 @@ def test_the_interface_is_the_configured_one(tmp_path: Path) -> None:
     assert report["interface"] == "nowhere"
     assert {"interface", "port", "keys"} <= {finding["name"] for finding in report["findings"]}
     assert result.return_value == 1
+
+
+# -- host, once more: what costs, not what fails ------------------------------------------------------
+
+
+def test_huge_pages(tmp_path: Path) -> None:
+    setting, mounts = tmp_path / "shmem_enabled", tmp_path / "mounts"
+    setting.write_text("always within_size advise [never] deny force\n")
+    mounts.write_text("tmpfs /dev/shm tmpfs rw,relatime 0 0\n")
+    small, large = config.Ring(), config.Ring(arena_mb=2_048)
+
+    def level(ring: config.Ring) -> Finding:
+        loaded = example(tmp_path).model_copy(update={"ring": ring})
+        return host.huge_pages(loaded, mounts, setting)
+
+    assert level(small).level == Level.OK
+    is_advice(level(large), Level.WARN, "gives no huge pages", "remount,huge=within_size /dev/shm")
+    mounts.write_text("tmpfs /dev/shm tmpfs rw,huge=within_size 0 0\n")
+    assert level(large).level == Level.OK
+    setting.write_text("always within_size advise never [deny] force\n")
+    assert level(large).level == Level.WARN
+    assert "no huge pages for shared memory" in host.huge_pages(None, mounts, tmp_path / "none").what
+
+
+@pytest.mark.parametrize(
+    ("kernel", "level", "what"),
+    [
+        ((False, 1_200), Level.OK, "synchronised, to 1200 us"),
+        ((True, 16_000_000), Level.WARN, "nothing keeps"),
+        ((False, -1), Level.OK, "does not tell"),
+    ],
+)
+def test_clock(monkeypatch: pytest.MonkeyPatch, kernel: tuple[bool, int], level: Level, what: str) -> None:
+    assert host.clock().level in (Level.OK, Level.WARN)  # whatever it is here
+    monkeypatch.setattr(host, "_kernel_clock", lambda: kernel)
+    found = host.clock()
+    assert (found.level, what in found.what) == (level, True)
+    assert ("chrony" in found.do) == (level != Level.OK)
+
+
+def test_socket_buffers(tmp_path: Path) -> None:
+    for name, size in (("rmem_max", 212_992), ("wmem_max", 1 << 20)):
+        (tmp_path / name).write_text(f"{size}\n")
+    found = host.socket_buffers(tmp_path)
+    is_advice(found, Level.WARN, "net.core.rmem_max is 212992", "sysctl -w net.core.rmem_max=262144")
+    assert "wmem" not in found.do
+    (tmp_path / "rmem_max").write_text("262144\n")
+    assert host.socket_buffers(tmp_path).level == Level.OK
+    assert host.socket_buffers(tmp_path / "none").level == Level.OK
+
+
+def test_peers(tmp_path: Path) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        loaded = example(tmp_path, **{"127.0.0.1:5702": f"127.0.0.1:{port}"})
+        (refused,) = setting.peers(loaded)
+        is_advice(refused, Level.WARN, "b at tcp://127.0.0.1", "start b, if it is not running; else see firewalls")
+        listening.listen()
+        (found,) = setting.peers(loaded)
+        assert (found.level, found.what) == (Level.OK, f"b answers at tcp://127.0.0.1:{port}")
+    members = loaded.cluster.member
+    lost = [members[0], members[1].model_copy(update={"address": "tcp://no.such.host.invalid:5702"})]
+    cluster = loaded.cluster.model_copy(update={"member": lost})
+    (unknown,) = setting.peers(loaded.model_copy(update={"cluster": cluster}))
+    is_advice(unknown, Level.FAIL, "b: ", "correct the address in cluster.member")
+
+
+def test_what_is_not_promiscuous() -> None:
+    assert interface.promiscuous("lo", config.Capture()).level == Level.OK
+    found = interface.promiscuous("lo", config.Capture(promiscuous=False))
+    is_advice(found, Level.WARN, "lo takes only frames to this host", "capture.promiscuous = true")
+
+
+def test_the_queue_of_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert interface.queue("lo") == []
+    monkeypatch.setattr(interface, "receive_queue", lambda name: (4_096, 512))
+    (short,) = interface.queue("eth1")
+    is_advice(short, Level.WARN, "512 frames, of 4096", "ethtool -G eth1 rx 4096")
+    monkeypatch.setattr(interface, "receive_queue", lambda name: (4_096, 4_096))
+    assert [one.level for one in interface.queue("eth1")] == [Level.OK]
+
+
+# -- samples --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_a_sample_is_what_the_interface_brings(tmp_path: Path) -> None:
+    """On loopback, where this test is the traffic."""
+    path, stop = tmp_path / "sample.pcap", threading.Event()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+
+        def traffic() -> None:
+            while not stop.wait(0.01):
+                sender.sendto(b"ftnids-doctor", ("127.0.0.1", 9))
+
+        thread = threading.Thread(target=traffic)
+        thread.start()
+        try:
+            settings = config.Capture(bpf="udp port 9", snaplen=100, buffer_mb=1)
+            count = sample.take(settings, "lo", path, now=sample.EVERY_S - 0.1)
+        finally:
+            stop.set()
+            thread.join()
+    taken = frames.read(path)
+    assert len(taken.frames) == count > 10
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert all(frame.data.endswith(b"ftnids-doctor") for frame in taken.frames)
+    with pytest.raises(CaptureError, match="cannot be written: File exists; name a new file"):
+        sample.take(settings, "lo", path, now=0)
+
+
+def test_a_sample_wants_an_interface(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--sample: name the interface with -i"):
+        CliRunner().invoke(command, ["--sample", str(tmp_path / "x")], standalone_mode=False, catch_exceptions=False)
