@@ -47,7 +47,7 @@ class Replica(_Section):
     """Who this replica is, and where it keeps its files."""
 
     name: Name = Field(description="one of the members below")
-    run_dir: _FilePath = Field(default=Path("/run/ftnids"), description="FIFO to the IDS")
+    run_dir: _FilePath = Field(default=Path("/run/ftnids"), description="FIFO to an IDS that reads a pcap stream")
     log_dir: _FilePath = Field(
         default=Path("/var/log/ftnids"),
         description="status.json, alerts, IDS logs, agreed.pcap and hashes.txt when asked for",
