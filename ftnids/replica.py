@@ -35,6 +35,7 @@ from ftnids.config import Config
 from ftnids.core import Capture, PacketBatch, Ring
 from ftnids.feed import Ids
 from ftnids.peers.transport import Transport
+from ftnids.service import Service
 from ftnids.status import snapshot
 from ftnids.status.delay import DelayMeter
 from ftnids.sync.actions import Action, Change, End, Fail, Free, Note, Publish, Push, Rejoin, Send, Stable, Start, Store
@@ -66,8 +67,10 @@ class Replica:
     One that rejoins goes on with the `capture` of the one before it: to open another needs privileges that are gone.
     """
 
-    def __init__(self, config: Config, capture: Capture | None = None) -> None:
+    def __init__(self, config: Config, capture: Capture | None = None, service: Service | None = None) -> None:
         self.config = config
+        self.service = service or Service()
+        self.service.starting()
         self.name = config.replica.name
         self.names = [member.name for member in config.cluster.member]
         self.me = config.me
@@ -149,6 +152,7 @@ class Replica:
             gc.collect()
             gc.freeze()  # what is there stays: a full collection takes tens of ms for it
             self._log.info("replica_up", members=self.names, implementation=core.IMPL, pid=os.getpid())
+            self.service.ready()
             while not self._ended and not self._reason and not self._overdue():
                 self._turn()
             if self._ended:
@@ -167,10 +171,13 @@ class Replica:
         ):  # not in the signal handler: it may have interrupted the logger
             self._said_stopping = True
             self._log.info("stopping", waits_s=STOP_S, hint="for the others to end, too; a second signal ends at once")
+        self.service.alive()
         if self._keys_changed:
             self._keys_changed = False
+            self.service.reloading()
             self.config = rekey.renew(self.config, self.transport, self.ring.seed)
             self.desk.reopen()
+            self.service.ready()
         now = self._now_ns()
         wait_s = min((self.engine.deadline_ns() - now) / 1e9, WAIT_S)
         for message in self.transport.receive(max(wait_s, 0.0)):
@@ -452,6 +459,9 @@ class Replica:
         return self.engine.member is None or self.engine.gone or passed > STOP_S
 
     def _close(self) -> None:
+        self.service.ending(self._reason)
+        if not self.rejoin:
+            self.service.stopping()
         gc.unfreeze()
         self.thread.stop()
         self.thread.join()

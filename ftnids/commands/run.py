@@ -53,7 +53,7 @@ def command(
         if not replica.rejoin:
             return status
         ended = replica
-        replica = Replica(ended.config, ended.capture if config.capture.interface else None)
+        replica = Replica(ended.config, ended.capture if config.capture.interface else None, ended.service)
         replica.take_over(ended)
 
 
