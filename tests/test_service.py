@@ -92,7 +92,7 @@ def test_reading_again_is_told(manager: Manager, config: Config) -> None:
 
 def test_the_watchdog_hears_no_more_than_it_needs(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(service.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("ftnids.service.time.monotonic", lambda: now[0])
     one = Service(manager.environment(WATCHDOG_USEC="4000000"))
     one.ready()
     manager.told()
