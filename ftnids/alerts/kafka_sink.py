@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from ftnids.alerts.outputs import id_of
+from ftnids.alerts.outputs import names_in
 from ftnids.alerts.redis_sink import library
 from ftnids.alerts.sinks import Sink, SinkError
 from ftnids.limits import SINK_WAIT_S
@@ -37,7 +37,8 @@ class Kafka(Sink):
                     request_timeout_ms=int(SINK_WAIT_S * 1000),
                 )
             sent = [
-                self._producer.send(self._topic, key=id_of(line).encode(), value=line.rstrip(b"\n")) for line in lines
+                self._producer.send(self._topic, key=names_in(line)[0].encode(), value=line.rstrip(b"\n"))
+                for line in lines
             ]
             for future in sent:
                 future.get(timeout=SINK_WAIT_S)

@@ -49,14 +49,26 @@ def as_line(record: Record) -> bytes:
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
+CONFIRMED: Final = "confirmed"
+_IDENTITY: Final = re.compile(rb'"ftnids":\{"id":"([^"\\]+)"(?:[^{}]*?"status":"(\w+)")?')
 # As `as_line` writes it.  Inside a text the quotes would have backslashes.
 _ID: Final = re.compile(rb'"ftnids":\{"id":"([^"\\]+)"')
 
 
-def id_of(line: bytes) -> str:
-    """The id in one JSON line; of a line without one, a hash of it."""
-    match = _ID.search(line)
-    return match[1].decode() if match else hashlib.blake2b(line, digest_size=12).hexdigest()
+def name_of(alert_id: str, status: str) -> str:
+    """What names a record: the id of an alert, with its status as long as another one may follow."""
+    return alert_id if status in ("", CONFIRMED) else f"{alert_id}:{status}"
+
+
+def names_in(text: bytes) -> list[str]:
+    """The names of the newest ALERT_TABLE records in JSON lines; of a line without an id, a hash of it."""
+    found = []
+    for line in text.split(b"\n")[-ALERT_TABLE - 1 :]:
+        if match := _IDENTITY.search(line):
+            found.append(name_of(match[1].decode(), (match[2] or b"").decode()))
+        elif line:
+            found.append(hashlib.blake2b(line, digest_size=12).hexdigest())
+    return found
 
 
 def ids_in(text: bytes) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from ftnids.alerts.outputs import id_of
+from ftnids.alerts.outputs import names_in
 from ftnids.alerts.sinks import ForgetfulError, Sink, SinkError
 from ftnids.errors import ConfigError
 from ftnids.limits import REDIS_IDS, SINK_WAIT_S, SPOOL_KEPT_BYTES
@@ -93,7 +93,7 @@ class Redis(Sink):
             # Records of one moment keep their order among the notes, of which the oldest go first.
             arguments: list[Any] = [self._mode, self._maxlen, time.time_ns() // 1000, REDIS_IDS]
             for line in lines:
-                arguments += (id_of(line), line.rstrip(b"\n"))
+                arguments += (*names_in(line), line.rstrip(b"\n"))
             self._ask("EVAL", SCRIPT, 2, *self._keys, *arguments)
         except self._redis.RedisError as error:
             self.close()
@@ -107,12 +107,13 @@ class Redis(Sink):
         """Connect; ForgetfulError where the server is not the one from before."""
         self._connection = self._pool.make_connection()
         self._connection.connect()
-        text = self._ask("INFO", "server")
-        text = text.decode() if isinstance(text, bytes) else str(text)
-        match = re.search(r"^run_id:(\w+)", text, re.MULTILINE)
-        life = match[1] if match else ""
-        if life != self._life:
-            self._life = life
+        try:
+            text = self._ask("INFO", "server")
+        except self._redis.exceptions.NoPermissionError:  # then every connection may be to another server
+            raise ForgetfulError from None
+        match = re.search(r"^run_id:(\w+)", text.decode() if isinstance(text, bytes) else str(text), re.MULTILINE)
+        if match is None or match[1] != self._life:
+            self._life = match[1] if match else ""
             raise ForgetfulError
 
     def _ask(self, *command: Any) -> Any:

@@ -176,11 +176,15 @@ class Spool:
             again, self._read = self._read - first, min(first, self._read)
             return again
 
-    def texts(self) -> list[bytes]:
-        """All segments that are there, oldest first."""
+    def newest(self, most: int) -> list[bytes]:
+        """The newest segments, oldest first: `most` bytes of them, and one more."""
+        found: list[bytes] = []
         with self._lock, suppress(OSError):
-            return [self._path(segment).read_bytes() for segment in self._segments]
-        return []
+            for segment in reversed(self._segments):
+                found.insert(0, self._path(segment).read_bytes())
+                if self._end - segment.start >= most:
+                    break
+        return found
 
     @property
     def waiting_bytes(self) -> int:
@@ -200,16 +204,20 @@ class Spool:
     # -- files ----------------------------------------------------------------------------------
 
     def _found(self) -> deque[Segment]:
-        """The segments that are there; a line that a kill cut is cut off."""
+        """The segments that are there; a line that a kill cut, in the newest, is cut off."""
         found = []
         for path in self._directory.iterdir():
             if (match := _NAME.fullmatch(path.name)) and path.is_file() and not path.is_symlink():
-                text = path.read_bytes()
-                whole = text.rfind(b"\n") + 1
-                if whole < len(text):
-                    os.truncate(path, whole)
-                found.append(Segment(int(match[1]), int(match[1]) + whole))
-        return deque(sorted(found, key=lambda segment: segment.start))
+                start = int(match[1])
+                found.append(Segment(start, start + path.stat().st_size))
+        found.sort(key=lambda segment: segment.start)
+        if found:
+            path = self._path(found[-1])
+            whole = path.read_bytes().rfind(b"\n") + 1
+            if found[-1].start + whole < found[-1].end:
+                os.truncate(path, whole)
+                found[-1].end = found[-1].start + whole
+        return deque(found)
 
     def _path(self, segment: Segment) -> Path:
         return self._directory / f"{segment.start:020d}.jsonl"

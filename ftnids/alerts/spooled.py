@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from ftnids import log as logs
-from ftnids.alerts.outputs import Output, as_line, ids_in
+from ftnids.alerts.outputs import Output, as_line, name_of, names_in
 from ftnids.alerts.readers import Record
 from ftnids.alerts.sinks import ForgetfulError, Sink, SinkError
 from ftnids.alerts.spool import Spool
-from ftnids.limits import ALERT_TABLE, SINK_BACKOFF_S, SINK_CLOSE_S, SINK_WAIT_S
+from ftnids.limits import ALERT_LOOKUP_BYTES, ALERT_TABLE, SINK_BACKOFF_S, SINK_CLOSE_S, SINK_WAIT_S
 
 LOOK_S: Final = 1.0  # between looks at a spool without news: the disk may take again what it did not
 FIRST_S: Final = 0.1  # before a receiver that failed is tried again
@@ -34,9 +34,9 @@ class Spooled(Output):
         self._log = logs.get("alerts", output=setting)
         self._limiter = logs.Limiter()
         self._spool = Spool(directory, setting, limit_bytes=limit_bytes, keep_bytes=sink.keep_bytes)
-        self._known: OrderedDict[str, None] = OrderedDict()  # ids that are in the spool, or were lately
-        for text in self._spool.texts():
-            for one in ids_in(text):
+        self._known: OrderedDict[str, None] = OrderedDict()  # names of records that are in the spool, or were lately
+        for text in self._spool.newest(ALERT_LOOKUP_BYTES):
+            for one in names_in(text):
                 self._note(one)
         self.delivered = self.suppressed = self.failures = self._said_lost = 0
         self.up = True  # as far as is known
@@ -47,7 +47,9 @@ class Spooled(Output):
         self._thread.start()
 
     def write(self, records: Sequence[Record]) -> None:
-        fresh = [record for record in records if self._note(record["ftnids"]["id"])]
+        identities = [record["ftnids"] for record in records]
+        names = [name_of(one["id"], one.get("status", "")) for one in identities]
+        fresh = [record for record, name in zip(records, names, strict=True) if self._note(name)]
         self.suppressed += len(records) - len(fresh)
         self._spool.append([as_line(record) for record in fresh])
         if self._spool.reason:
@@ -73,7 +75,7 @@ class Spooled(Output):
         return {**counted, "lost": self._spool.lost, "waiting_bytes": self._spool.waiting_bytes, "up": int(self.up)}
 
     def _note(self, one: str) -> bool:
-        """Remember an id; whether it was new."""
+        """Remember a name; whether it was new."""
         if one in self._known:
             return False
         self._known[one] = None

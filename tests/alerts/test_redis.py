@@ -92,6 +92,29 @@ def test_a_stream_has_each_id_once(server: Server) -> None:
     other.close()
 
 
+def test_each_status_of_an_alert_is_there_once(server: Server) -> None:
+    provisional = identified("1")
+    provisional["ftnids"]["status"] = "provisional"
+    target = sink(server)
+    both = [as_line(provisional), as_line(identified("1"))]
+    put(target, both)
+    target.put(both)
+    assert server.ids() == ["1", "1"]
+    target.close()
+
+
+def test_a_user_who_may_not_ask_for_the_run_id(server: Server) -> None:
+    """Then what is kept is handed over again with each connection."""
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-info")
+    target = sink(server)
+    put(target, lines(0, 3))
+    target.close()
+    assert put(target, lines(0, 5)) == 5
+    assert server.ids() == [str(n) for n in range(5)]
+    target.close()
+
+
 @pytest.mark.parametrize(("mode", "order"), [("lpush", -1), ("rpush", 1)])
 def test_a_list_has_the_records_as_json(server: Server, mode: str, order: int) -> None:
     target = sink(server, mode)

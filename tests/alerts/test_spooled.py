@@ -105,6 +105,21 @@ def test_what_a_dead_receiver_did_not_take_is_there_after_a_restart(tmp_path: Pa
     assert receiver.ids == numbers(0, 8)
 
 
+def test_each_status_of_an_alert_goes_out_once(tmp_path: Path) -> None:
+    receiver = Receiver()
+    receiver.open.set()
+    provisional = identified("1")
+    provisional["ftnids"]["status"] = "provisional"
+    for _ in range(2):  # the second life knows what is in the spool
+        out = make(receiver, tmp_path)
+        out.write([provisional])
+        out.write([identified("1"), provisional, identified("1")])
+        out.write([identified("2")])
+        receiver.wait(lambda: len(receiver.ids) == 3)
+        out.close()
+    assert receiver.ids == ["1", "1", "2"]
+
+
 def test_a_receiver_that_forgot_gets_what_is_kept_again(tmp_path: Path) -> None:
     receiver = Receiver(keep_bytes=1 << 20)
     receiver.open.set()
