@@ -16,7 +16,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
         python3 libpcap0.8t64 suricata criu iproute2 ethtool procps && \
     rm -rf /var/lib/apt/lists/*
 # The number is fixed, so that keys on the host can be given to it: chown -R 840 set/keys
-RUN useradd --system --uid 840 --home-dir / --shell /usr/sbin/nologin ftnids
+RUN useradd --system --uid 840 --home-dir / --shell /usr/sbin/nologin ftnids && \
+    install -d -o ftnids -g ftnids -m 0700 /var/log/ftnids
 COPY --from=build /opt/ftnids /opt/ftnids
 COPY --from=snort /opt/snort /opt/snort
 ENV PATH=/opt/ftnids/bin:/opt/snort/bin:$PATH

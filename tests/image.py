@@ -1,7 +1,8 @@
 """Runs the steps of the Dockerfile where no container engine is: `python -m tests.image DIR`.
 
-`DIR/base` is the Debian 13 that debootstrap makes, `DIR/STAGE` a copy of it for each stage in which its RUN, COPY and ENV lines are
-carried out, in namespaces of their own.  Needs root, debootstrap and the network; takes some minutes and 3 GB.
+`DIR/base` is the Debian 13 that debootstrap makes, `DIR/STAGE` a copy of it for each stage, in which its RUN, COPY
+and ENV lines are carried out, in namespaces of their own.  Needs root, debootstrap and the network; takes some minutes
+and 3 GB.
 """
 
 from __future__ import annotations
