@@ -76,10 +76,15 @@ def test_a_replica_says_when_it_is_ready_and_when_it_ends(manager: Manager, conf
 
 
 def test_reading_again_is_told(manager: Manager, config: Config) -> None:
+    """And done: a file of alerts that logrotate took away is there again."""
+    path = config.replica.log_dir / config.alerts.output
     replica = Replica(config, service=Service(manager.environment()))
     try:
+        path.rename(path.with_suffix(".old"))
         replica._on_hangup(1, None)
+        assert not path.exists()
         replica._turn()
+        assert path.exists()
         said = manager.told()
     finally:
         replica._close()

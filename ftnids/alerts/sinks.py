@@ -40,7 +40,7 @@ class Sink(Protocol):
     keep_bytes: int = 0  # how much of what it took is handed over again when it may have forgotten it
 
     def put(self, lines: Sequence[bytes]) -> int:
-        """Hand over records, each a JSON line, in order; how many of them were taken, at least one.
+        """Hand over records, each a JSON line, in order; how many of them were taken, at least one if there is any.
 
         SinkError when it took none; ForgetfulError when it first wants again what it took before.  Waits for
         SINK_WAIT_S at most.
@@ -100,18 +100,18 @@ class Syslog(Sink):
         self._socket: socket.socket | None = None
 
     def put(self, lines: Sequence[bytes]) -> int:
-        for number, line in enumerate(lines):
-            try:
+        taken = 0
+        try:
+            self._connected()
+            for line in lines:
                 self._connected().send(self._message(line))
-            except OSError as error:
-                self.close()
-                if number:
-                    return number
-                reason = error.strerror or "takes nothing"
-                raise SinkError(
-                    f"{self._path}: {reason}", "start the syslog daemon, or set alerts.syslog = false"
-                ) from None
-        return len(lines)
+                taken += 1
+        except OSError as error:
+            self.close()
+            if not taken:
+                hint = "start the syslog daemon, or set alerts.syslog = false"
+                raise SinkError(f"{self._path}: {error.strerror or 'takes nothing'}", hint) from None
+        return taken
 
     def _connected(self) -> socket.socket:
         if self._socket is None:

@@ -34,4 +34,5 @@ def examine(config: Config | None, capture: str | None) -> list[Finding]:
         findings += interface.examine(capture, config.capture if config else Capture())
     if config is not None:
         findings += [setting.port(config), *setting.peers(config), setting.secrets(config), setting.user(config)]
+        findings += setting.receivers(config)
     return findings

@@ -6,11 +6,12 @@ import os
 import pwd
 import socket
 from typing import Final
+from urllib.parse import urlsplit
 
 from ftnids import privileges, rekey
 from ftnids.config import Config
 from ftnids.doctor.finding import Finding, fail, ok, warn
-from ftnids.errors import ConfigError, PeerError
+from ftnids.errors import ConfigError, FtnidsError, PeerError
 from ftnids.peers import keys
 
 PEER_S: Final = 1.0  # for a peer to answer
@@ -51,6 +52,34 @@ def peers(config: Config) -> list[Finding]:
             reason = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
             do = f"start {member.name}, if it is not running; else see firewalls between here and {member.address}"
             findings.append(warn("peers", f"{member.name} at {member.address}: {reason}", why, do))
+    return findings
+
+
+def receivers(config: Config) -> list[Finding]:
+    """Whether what alerts are handed to answers, and is reached without being overheard."""
+    why = "alerts wait on disk until it takes them, up to alerts.spool_mb"
+    findings = []
+    try:
+        from ftnids.alerts.sinks import ForgetfulError, SinkError
+        from ftnids.outlets import receivers as configured  # needs the core, whose absence is a finding of its own
+
+        for name, sink in configured(config):
+            try:
+                sink.put([])
+                findings.append(ok("outputs", f"{name} answers", why))
+            except ForgetfulError:  # it answers, and would be given what is kept
+                findings.append(ok("outputs", f"{name} answers", why))
+            except SinkError as error:
+                findings.append(warn("outputs", f"{name}: {error}", why, error.hint or f"see {name}"))
+            sink.close()
+    except FtnidsError as error:
+        do = "correct [alerts] in the configuration; ftnids run -T tells whether it is right"
+        findings.append(fail("outputs", str(error), why, do))
+    url = urlsplit(config.alerts.redis.url)
+    if url.scheme == "redis" and url.hostname not in ("localhost", "127.0.0.1", "::1"):
+        what = f"alerts go to {url.hostname} as plain text"
+        clear = "who listens on the way reads which attacks are seen, and the password"
+        findings.append(warn("outputs", what, clear, "use rediss:// in alerts.redis.url"))
     return findings
 
 

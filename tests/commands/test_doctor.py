@@ -386,6 +386,24 @@ def test_peers(tmp_path: Path) -> None:
     is_advice(unknown, Level.FAIL, "b: ", "correct the address in cluster.member")
 
 
+def test_receivers_of_alerts(tmp_path: Path) -> None:
+    loaded = example(tmp_path)
+    assert setting.receivers(loaded) == []
+    redis = loaded.alerts.redis.model_copy(update={"url": f"unix://{tmp_path}/none"})
+
+    def found(**changes: Any) -> list[Finding]:
+        alerts = loaded.alerts.model_copy(update=changes)
+        return setting.receivers(loaded.model_copy(update={"alerts": alerts}))
+
+    stdout, gone = found(redis=redis, stdout=True)
+    assert (stdout.level, stdout.what) == (Level.OK, "alerts.stdout answers")
+    is_advice(gone, Level.WARN, "alerts.redis: ", "start the Redis server")
+    (secret,) = found(redis=redis.model_copy(update={"password_file": tmp_path / "none"}))
+    is_advice(secret, Level.FAIL, "alerts.redis.password_file", "correct [alerts]")
+    clear = found(redis=redis.model_copy(update={"url": "redis://no.such.host.invalid/0"}))
+    is_advice(clear[-1], Level.WARN, "as plain text", "rediss://")
+
+
 def test_what_is_not_promiscuous() -> None:
     assert interface.promiscuous("lo", config.Capture()).level == Level.OK
     found = interface.promiscuous("lo", config.Capture(promiscuous=False))
