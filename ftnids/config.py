@@ -250,7 +250,11 @@ class Feed(_Section):
     """What the agreed stream goes to."""
 
     mode: Literal["pessimistic", "optimistic"] = Field(
-        default="pessimistic", description='"optimistic" comes with checkpoints'
+        default="pessimistic",
+        description='"optimistic": the IDS runs ahead of agreement, and is set back where that was wrong',
+    )
+    checkpoint: Literal["criu", "fork", "none"] = Field(
+        default="none", description='how it is set back: "fork" goes with Snort, "criu" with every IDS'
     )
     ids: Literal["suricata", "snort", "none"] = Field(default="none", description="the IDS; without one, no alerts")
     ids_binary: str = Field(default="", description='"" finds it on PATH (Snort also through FTNIDS_SNORT)')

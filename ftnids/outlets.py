@@ -51,8 +51,11 @@ def _make_ids(config: Config, ring: Ring, program: IdsLauncher) -> Ids:
     """The IDS on the ring itself where it can read it, else on a pcap stream."""
     place = config.replica
     reason = program.ring_fault()
+    ahead = config.feed.mode == "optimistic"
     if not reason:
-        return DaqIds(ring, program, place.log_dir, config.feed.cpus, group=config.ring.group or None)
+        return DaqIds(ring, program, place.log_dir, config.feed.cpus, group=config.ring.group or None, ahead=ahead)
+    if ahead:
+        log.get("feed").error("optimistic_mode_off", reason=reason, hint="only what is stable is fed")
     if program.name == "snort":
         log.get("feed").info("snort_reads_a_pcap_stream", reason=reason)
     return FifoIds(ring, program, place.run_dir, place.log_dir, config.feed.cpus)

@@ -49,7 +49,7 @@ def needed(config: Config) -> dict[str, str]:
     port = config.cluster.member[config.me].parsed.port
     if port < int(FIRST_FREE_PORT.read_text()):
         kept["CAP_NET_BIND_SERVICE"] = f"a rejoin listens at port {port} again"
-    if config.feed.mode == "optimistic":
+    if config.feed.mode == "optimistic" and config.feed.checkpoint == "criu":
         kept["CAP_CHECKPOINT_RESTORE"] = "CRIU restores the IDS from a checkpoint"
         kept["CAP_SYS_PTRACE"] = "CRIU reads the memory of the IDS"
     return kept

@@ -27,6 +27,7 @@ from typing import Final
 import numpy as np
 
 from ftnids import __version__, affinity, core, limits, log, monitor, notes, outlets, privileges, protocol, rekey
+from ftnids.ahead import Ahead
 from ftnids.alerts.identity import END_OF_FLOW, Identifier
 from ftnids.alerts.readers import Record
 from ftnids.alerts.recent import Recent
@@ -132,6 +133,7 @@ class Replica:
         settings = protocol.settings(config, self.incarnation, self.capture.linktype, self.ring.agreed_slots)
         self.engine = Engine(settings, self.ring, self._now_ns())
         self.feed, self.ids, self._hashes = outlets.make_feed(config, self.ring)
+        self._ahead = Ahead(self.engine, self.ring, self.me) if self.ids is not None and self.ids.ahead else None
         recent = Recent()
         self.desk = outlets.make_desk(config, self._header, recent)
         self._monitor = monitor.Monitor(config, self.transport, self._header, recent)
@@ -196,6 +198,8 @@ class Replica:
         if self.engine.moved:  # what came is stored now, and is acknowledged in the same turn
             self.engine.tick(self._now_ns())
             self._carry_out()
+        if self._ahead is not None:
+            self._ahead.look()
         self._look_after(time.monotonic())
 
     def _receive(self, message: Message) -> None:
@@ -347,6 +351,7 @@ class Replica:
             if identifier is None:
                 continue
             identifier.view = self.engine.view.number
+            ids.bound(run)
             logged = run.reader.poll()
             ids.note()
             done = ended and not logged
@@ -395,6 +400,8 @@ class Replica:
             "injected_drops": self.thread.injected_drops,
             "left_to_peers": self.thread.left_to_peers,
             "alerts": self.desk.alerts,
+            "checkpoints": self.ids.checkpoints if self.ids is not None else 0,
+            "rollbacks": self.ids.rollbacks if self.ids is not None else 0,
             "delay_p50_ms": round(self._delay.histogram.percentile(0.5), 3),
             "delay_p99_ms": round(self._delay.histogram.percentile(0.99), 3),
             "delay_max_ms": round(self._delay.histogram.max_ms, 3),

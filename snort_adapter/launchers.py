@@ -197,7 +197,8 @@ class Snort(IdsLauncher):
         return [*self._common(log_dir), "--daq-batch-size", "1", "-k", "none", "-r", str(source)]
 
     def ring_command(self, ring: str, log_dir: Path) -> list[str]:
-        return [*self._common(log_dir), "--daq-dir", str(DAQ_FOLDER), "--daq", "ftnids", "-k", "none", "-i", ring]
+        daq = ["--daq-dir", str(DAQ_FOLDER), "--daq", "ftnids", "--daq-var", f"log={log_dir / self.alert_file}"]
+        return [*self._common(log_dir), *daq, "-k", "none", "-i", ring]
 
     def ring_fault(self) -> str:
         """Whether the module is there and this Snort's libdaq loads it."""

@@ -52,12 +52,16 @@ class _Ids:
 
     position = 100
     ended = True
+    checkpoints = rollbacks = 0
 
     def counters(self) -> dict[str, int]:
         return {"deaths": 0}
 
     def __init__(self, run: _Run) -> None:
         self.runs = [run]
+
+    def bound(self, run: _Run) -> None:
+        pass
 
     def note(self) -> None:
         pass

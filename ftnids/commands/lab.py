@@ -33,8 +33,20 @@ from rich.console import Console
     multiple=True,
     help="Rule file in place of the IDS's own event rules and ours; may be said more than once.",
 )
-@click.option("--mode", type=click.Choice(["pessimistic", "optimistic"]), default="pessimistic", hidden=True)
-@click.option("--checkpoint", type=click.Choice(["criu", "fork", "none"]), default="none", hidden=True)
+@click.option(
+    "--mode",
+    type=click.Choice(["pessimistic", "optimistic"]),
+    default="pessimistic",
+    show_default=True,
+    help="Whether the IDS is fed what is not stable yet, and set back where that was wrong.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Choice(["criu", "fork", "none"]),
+    default="none",
+    show_default=True,
+    help="How the IDS is set back; fork is for Snort.",
+)
 @click.option(
     "--netns/--no-netns",
     default=None,

@@ -29,7 +29,7 @@ cdef extern from "ring.h" nogil:
     struct ftn_header:
         ftn_store_counters captured, recovered
         int64_t watermark_ns
-        uint64_t agreed, stable, fed
+        uint64_t agreed, stable, fed, speculative, epoch
         uint32_t ended
     struct ftn_description:
         uint64_t seed
@@ -57,6 +57,9 @@ cdef extern from "segment.h" nogil:
     void ftn_store_recovered(ftn_ring *ring, const ftn_hasher *hasher, const ftn_batch *batch, int64_t *refs)
     void ftn_set_stable(ftn_ring *ring, uint64_t seq)
     void ftn_set_end(ftn_ring *ring)
+    void ftn_set_speculative(ftn_ring *ring, uint64_t seq)
+    void ftn_retract(ftn_ring *ring, uint64_t seq)
+    void ftn_wake(ftn_ring *ring)
     uint64_t ftn_wait_stable(ftn_ring *ring, uint64_t seq, int64_t timeout_ns)
     uint64_t ftn_export_pcap(ftn_ring *ring, int fd, uint64_t first, uint64_t last, int *error)
 
@@ -199,6 +202,27 @@ cdef class Handle:
     def set_end(self):
         self._check_writable()
         ftn_set_end(&self.ring)
+
+    @property
+    def speculative(self):
+        return load_u64(self.ring.header.speculative)
+
+    @speculative.setter
+    def speculative(self, uint64_t value):
+        self._check_writable()
+        ftn_set_speculative(&self.ring, value)
+
+    @property
+    def epoch(self):
+        return load_u64(self.ring.header.epoch)
+
+    def retract(self, uint64_t seq):
+        self._check_writable()
+        ftn_retract(&self.ring, seq)
+
+    def wake(self):
+        self._check_writable()
+        ftn_wake(&self.ring)
 
     @property
     def fed(self):

@@ -26,7 +26,7 @@ CAPTURED: Final = 512
 RECOVERED: Final = 640
 HEAD, NEXT, DROPPED, REJECTED, TAIL = 0, 8, 16, 24, 64  # within a store's counters
 WATERMARK: Final = 768
-AGREED, STABLE, ENDED, WAKE = 832, 840, 848, 852
+AGREED, STABLE, ENDED, WAKE, SPECULATIVE, EPOCH = 832, 840, 848, 852, 856, 864
 FED: Final = 896
 
 MISSING: Final = errno.EBADMSG  # from `export_pcap`: an agreed entry names no packet

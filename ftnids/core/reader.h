@@ -15,14 +15,14 @@
  * below `fed` is done with for good, and the replica may free it: a packet counts as done when the IDS gave it back.
  * A reader that is started again begins at the `fed` of the one before.
  *
- * Speculation.  Where `optimistic` is set, the reader may go beyond the ring's `stable`, up to `speculative`.  Before
- * the first packet that is not stable, with all earlier ones done, there must be a checkpoint of the process: the reader
- * forks (the child sleeps on `order`), or says PARKED and waits until the replica has taken one.  While a
- * checkpoint stands, `fed` stays at its seq.  When the ring's `epoch` has moved, entries that were published have
- * changed, and the reader hands out nothing until the replica has looked at `taken` and written the epoch into
- * `good_epoch`: nothing wrong was taken.  Otherwise the replica kills the reader and lets the checkpoint go on, by a
- * new number in `order`.  A reader stores `taken` before it looks at `epoch` again, the replica moves `epoch` before it
- * looks at `taken`: one of them sees the other.
+ * Speculation.  In mode FTN_FORK the reader may go beyond the ring's `stable`, up to `speculative`.  Before the first
+ * packet that is not stable, with all earlier ones done, it forks: it goes on itself, and the child sleeps on `order`,
+ * the checkpoint.  While a checkpoint stands, `fed` stays at its seq.  When all that was taken is stable the reader ends
+ * the child.  When the ring's `epoch` has moved, entries that were published have changed, and the reader hands out
+ * nothing until the replica has looked at `taken` and written the epoch into `good_epoch`: nothing wrong was taken.
+ * Otherwise the replica kills the reader, cuts the log to `log_bytes`, and lets the child go on, by a new number in
+ * `order`.  A reader stores `taken` before it looks at `epoch` again, the replica moves `epoch` before it looks at
+ * `taken`: one of them sees the other.
  *
  * Trust.  Each side checks what the other wrote: the reader all of `is`, the replica that the report's numbers are
  * in order and within the ring.
@@ -38,15 +38,14 @@
 #define FTN_READER_SUFFIX "+ids"
 #define FTN_NO_SEQ UINT64_MAX
 
-enum ftn_reader_mode { FTN_STABLE_ONLY = 0, FTN_FORK = 1, FTN_PARK = 2 };
+enum ftn_reader_mode { FTN_STABLE_ONLY = 0, FTN_FORK = 1 };
 
 enum ftn_reader_state {
     FTN_READER_NEW = 0,     /* nobody has attached */
     FTN_READER_ATTACHED = 1,
     FTN_READER_READS = 2,   /* the IDS is ready for packets */
-    FTN_READER_PARKED = 3,  /* waits for a checkpoint to be taken, before packet `taken` */
-    FTN_READER_ENDED = 4,   /* it has seen the end of the stream */
-    FTN_READER_FAILED = 5   /* it has given up; the IDS says why */
+    FTN_READER_ENDED = 3,   /* it has seen the end of the stream */
+    FTN_READER_FAILED = 4   /* it has given up; the IDS says why */
 };
 
 struct ftn_reader_description {
@@ -63,7 +62,7 @@ struct ftn_reader_description {
 };
 
 struct ftn_reader_orders {
-    uint32_t order; /* futex: who is parked or is a checkpoint goes on when it moves */
+    uint32_t order; /* futex: a checkpoint that sleeps goes on when it moves */
     uint32_t unused;
     uint64_t good_epoch; /* as of which nothing wrong was taken */
 };
@@ -74,8 +73,9 @@ struct ftn_reader_report {
     uint64_t taken;
     uint64_t fed;
     uint64_t checkpoint;     /* seq at which the checkpoint stands; FTN_NO_SEQ: there is none */
-    uint32_t checkpoint_pid; /* FTN_FORK: the process that sleeps */
+    uint32_t checkpoint_pid; /* the process that sleeps */
     uint32_t checkpoints;    /* taken so far */
+    uint64_t log_bytes;      /* of the IDS's log when the checkpoint was taken */
 };
 
 struct ftn_reader {
@@ -111,7 +111,7 @@ static inline const char *ftn_reader_check(const struct ftn_reader_description *
         return "damaged (checksum)";
     if (d->ring_checksum != ring->checksum || d->ring_inode != inode)
         return "goes with another ring";
-    if (d->mode > FTN_PARK)
+    if (d->mode > FTN_FORK)
         return "unknown mode";
     if (d->mode != FTN_STABLE_ONLY && (d->span == 0 || d->span > ring->agreed_slots))
         return "span out of range";

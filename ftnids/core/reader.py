@@ -23,23 +23,21 @@ BYTES: Final = 4096
 SUFFIX: Final = "+ids"
 NO_SEQ: Final = (1 << 64) - 1
 FORMAT: Final = struct.Struct("<QIIQQQQIIQ")
-REPORT: Final = struct.Struct("<IIQQQII")
 MODE: Final = 0o660
 
 # Byte offsets.
 ORDER, GOOD_EPOCH = 256, 264
-PID, STATE, TAKEN, FED, CHECKPOINT, CHECKPOINT_PID, CHECKPOINTS = 320, 324, 328, 336, 344, 352, 356
+PID, STATE, TAKEN, FED, CHECKPOINT, CHECKPOINT_PID, CHECKPOINTS, LOG_BYTES = 320, 324, 328, 336, 344, 352, 356, 360
 
 FUTEX_WAKE: Final = 1
 SYS_FUTEX: Final = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
 
 
 class Mode(IntEnum):
-    """What a reader may do: read what is stable, or go beyond after a fork, or after it was parked."""
+    """What a reader may do: read what is stable, or go beyond, after a fork."""
 
     STABLE_ONLY = 0
     FORK = 1
-    PARK = 2
 
 
 class State(IntEnum):
@@ -48,14 +46,16 @@ class State(IntEnum):
     NEW = 0
     ATTACHED = 1
     READS = 2
-    PARKED = 3
-    ENDED = 4
-    FAILED = 5
+    ENDED = 3
+    FAILED = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a reader says: it goes on at seq `taken`, all below `fed` is done; where its checkpoint stands, if any."""
+    """What a reader says: it goes on at seq `taken`, all below `fed` is done; where its checkpoint stands, if any.
+
+    `log_bytes`: the size of its log at the newest checkpoint.
+    """
 
     pid: int
     state: State
@@ -64,6 +64,7 @@ class Report:
     checkpoint: int | None
     checkpoint_pid: int
     checkpoints: int
+    log_bytes: int
 
 
 class Reader:
@@ -94,6 +95,7 @@ class Reader:
         one = cls(ring, mapped, start)
         one._longs[TAKEN // 8] = one._longs[FED // 8] = start
         one._longs[CHECKPOINT // 8] = NO_SEQ
+        one._longs[GOOD_EPOCH // 8] = ring.epoch
         mapped.memory[8 : len(packed)] = packed[8:]
         mapped.memory[:8] = packed[:8]  # the magic number last
         return one
@@ -108,7 +110,7 @@ class Reader:
         fed = self._longs[FED // 8]
         words, longs = self._words, self._longs
         state, taken, checkpoint = words[STATE // 4], longs[TAKEN // 8], longs[CHECKPOINT // 8]
-        end = max(self._ring.stable, self._ring.speculative)  # last: nobody is past it
+        end = self._ring.furthest  # last: nobody is past it
         if not self._fed <= fed <= taken <= end or state > State.FAILED:
             said = f"fed {fed}, taken {taken}, state {state}"
             raise RingError(f"ring {self._ring.name}: its reader reports nonsense ({said}; fed {self._fed}, end {end})")
@@ -121,10 +123,11 @@ class Reader:
             checkpoint=None if checkpoint == NO_SEQ else checkpoint,
             checkpoint_pid=words[CHECKPOINT_PID // 4],
             checkpoints=words[CHECKPOINTS // 4],
+            log_bytes=longs[LOG_BYTES // 8],
         )
 
     def go_on(self) -> None:
-        """Whoever is parked, or sleeps as a checkpoint, goes on."""
+        """The checkpoint that sleeps goes on."""
         self._words[ORDER // 4] = (self._words[ORDER // 4] + 1) & 0xFFFFFFFF
         if number := SYS_FUTEX.get(platform.machine()):
             ctypes.CDLL(None).syscall(number, ctypes.byref(self._futex), FUTEX_WAKE, 0x7FFFFFFF, None, None, 0)
@@ -132,6 +135,7 @@ class Reader:
     def good(self, epoch: int) -> None:
         """As of `epoch`, the reader has taken nothing that changed."""
         self._longs[GOOD_EPOCH // 8] = epoch
+        self._ring.wake()
 
     def close(self) -> None:
         """Remove the segment.  Twice is once."""

@@ -23,7 +23,7 @@
  *
  *   capture thread  captured entries and bytes, captured head, next, dropped; watermark
  *   sync thread     captured tail; recovered entries, bytes, head, tail, next; the agreed index,
- *                   agreed, stable, ended, wake
+ *                   agreed, stable, ended, wake, speculative, epoch
  *   feed            fed, the number of agreed entries that the IDS has consumed (a reader that may not
  *                   write reports it to the replica by another way)
  *
@@ -42,8 +42,9 @@
  * Waiting.  `wake` is a futex: it is bumped after every change of `stable` and `ended`, and its waiters
  * are woken.  Waiting works on a read-only mapping.
  *
- * Optimistic reading has its place reserved: `speculative` (entries up to it may be read but can still
- * change) and `epoch` (bumped when published entries changed).  Nothing uses them in this version.
+ * Optimistic reading.  Entries of [stable, speculative) may be read by whoever can go back: they can still change.  When
+ * one does, `epoch` is moved before anything is written over, so that a reader that finds the same epoch after it has
+ * copied an entry as before has copied what was published.  `speculative` is 0 where nobody reads ahead.
  *
  * Trust.  The writer is trusted to keep the rules; a reader is protected from a segment that is
  * foreign, damaged or of another version: ftn_attach copies the description, checks all of it
@@ -116,8 +117,8 @@ struct ftn_header {
     uint64_t stable;                   /* entries that may be fed */
     uint32_t ended;                    /* 1: the stream ends at `agreed` */
     uint32_t wake;                     /* futex */
-    uint64_t speculative;              /* reserved */
-    uint64_t epoch;                    /* reserved */
+    uint64_t speculative;              /* entries that may be read ahead */
+    uint64_t epoch;                    /* moves when published entries change */
     _Alignas(64) uint64_t fed;         /* entries that the reader is done with */
 };
 

@@ -7,6 +7,7 @@ here is what both share.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import ClassVar, Final, NoReturn, Self, TypeVar
 
 import numpy as np
@@ -53,6 +54,8 @@ class Ring:
             raise RingError(f"ring {name}: {mapped.path}: {error}") from None
         self.name = name
         self._segment = mapped
+        self._furthest = 0
+        self.changed: Callable[[int, int], None] = lambda epoch, seq: None  # called by `retract`
         self._is = is_ = layout.Description.unpack(mapped.memory[: layout.HEADER_BYTES])
         self.linktype, self.snaplen, self.seed = is_.linktype, is_.snaplen, is_.seed
         self.slots, self.recovered_slots, self.agreed_slots = is_.captured.slots, is_.recovered.slots, is_.agreed_slots
@@ -229,8 +232,18 @@ class Ring:
 
     @property
     def speculative(self) -> int:
-        """Entries below may be read ahead of their being stable, and can still change; 0 where nobody speculates."""
-        return 0
+        """Entries below may be read ahead of their being stable, and can still change; 0 where nobody reads ahead."""
+        return self._handle.speculative
+
+    @property
+    def furthest(self) -> int:
+        """No reader can have gone further, also one that read ahead what was retracted since."""
+        return max(self.stable, self.speculative, self._furthest)
+
+    @property
+    def epoch(self) -> int:
+        """Moves when entries that could be read ahead turned out to be wrong."""
+        return self._handle.epoch
 
     @property
     def ended(self) -> bool:
@@ -269,10 +282,49 @@ class Ring:
             raise RingError(
                 f"ring {self.name}: agreed index full: {self.agreed_slots} packets wait for the IDS; raise ring.slots"
             )
+        if ahead := handle.speculative:
+            self.compare_ahead(first_seq, refs, time_us)
         _fill(self._ref, first_seq, refs)
         _fill(self._time_us, first_seq, time_us)
         _fill(self._flags, first_seq, flags)
         handle.agreed = end
+        if ahead and handle.speculative < end:
+            handle.speculative = end
+
+    def publish_ahead(self, refs: NDArray[np.int64], time_us: NDArray[np.int64]) -> int:
+        """Let readers that can go back have packets before they are agreed, int64[n] each, behind what they may have.
+
+        Returns how many find room in the agreed index.
+        """
+        handle = self._handle
+        first = max(handle.agreed, handle.speculative)
+        count = max(0, min(len(refs), self.agreed_slots - (first - handle.fed)))
+        _fill(self._ref, first, refs[:count])
+        _fill(self._time_us, first, time_us[:count])
+        _fill(self._flags, first, np.zeros(count, np.uint8))
+        handle.speculative = first + count
+        self._furthest = max(self._furthest, first + count)
+        return count
+
+    def retract(self, seq: int) -> None:
+        """What could be read ahead from `seq` on was wrong: a new epoch; `changed` is told."""
+        if seq < self._handle.speculative:
+            self._handle.retract(seq)
+            self.changed(self.epoch, seq)
+
+    def wake(self) -> None:
+        """Let readers that wait look again."""
+        self._handle.wake()
+
+    def compare_ahead(self, first: int, refs: NDArray[np.int64], time_us: NDArray[np.int64]) -> None:
+        """Seqs from `first` on are to be int64[n] refs (negative: not here) at int64[n] us: retract what differs."""
+        count = min(len(refs), self.speculative - first)
+        if count <= 0:
+            return
+        apart = np.abs(_stretch(self._time_us, first, first + count) - time_us[:count]) > limits.AHEAD_TOLERANCE_US
+        wrong = np.flatnonzero((_stretch(self._ref, first, first + count) != refs[:count]) | apart)
+        if len(wrong):
+            self.retract(first + int(wrong[0]))
 
     def set_stable(self, seq: int) -> None:
         """Everything below `seq` is stable; wakes the readers.  Going back changes nothing."""

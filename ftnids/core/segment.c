@@ -85,8 +85,9 @@ void ftn_store_recovered(struct ftn_ring *ring, const struct ftn_hasher *hasher,
     }
 }
 
-static void wake_readers(struct ftn_header *header)
+void ftn_wake(struct ftn_ring *ring)
 {
+    struct ftn_header *header = ring->header;
     __atomic_fetch_add(&header->wake, 1, __ATOMIC_SEQ_CST);
     syscall(SYS_futex, &header->wake, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
@@ -94,13 +95,26 @@ static void wake_readers(struct ftn_header *header)
 void ftn_set_stable(struct ftn_ring *ring, uint64_t seq)
 {
     ftn_store_release(ring->header->stable, seq);
-    wake_readers(ring->header);
+    ftn_wake(ring);
+}
+
+void ftn_set_speculative(struct ftn_ring *ring, uint64_t seq)
+{
+    ftn_store_release(ring->header->speculative, seq);
+    ftn_wake(ring);
+}
+
+void ftn_retract(struct ftn_ring *ring, uint64_t seq)
+{
+    __atomic_fetch_add(&ring->header->epoch, 1, __ATOMIC_SEQ_CST);
+    ftn_store_release(ring->header->speculative, seq);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
 void ftn_set_end(struct ftn_ring *ring)
 {
     ftn_store_release(ring->header->ended, 1);
-    wake_readers(ring->header);
+    ftn_wake(ring);
 }
 
 static int64_t monotonic_ns(void)

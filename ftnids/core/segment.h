@@ -27,6 +27,11 @@ void ftn_store_recovered(struct ftn_ring *ring, const struct ftn_hasher *hasher,
 
 void ftn_set_stable(struct ftn_ring *ring, uint64_t seq);
 void ftn_set_end(struct ftn_ring *ring);
+/* Entries below `seq` may be read ahead. */
+void ftn_set_speculative(struct ftn_ring *ring, uint64_t seq);
+/* Entries from `seq` on were wrong: a new epoch, before any of them is written over. */
+void ftn_retract(struct ftn_ring *ring, uint64_t seq);
+void ftn_wake(struct ftn_ring *ring);
 /* Wait until something below `seq` + 1 is stable, the end is reached, or the time is over; returns stable. */
 uint64_t ftn_wait_stable(struct ftn_ring *ring, uint64_t seq, int64_t timeout_ns);
 

@@ -22,6 +22,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,11 +81,13 @@ class Adopted:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
+        self._lock = threading.Lock()  # one thread reaps it
 
     def poll(self) -> int | None:
         """The exit status as `subprocess` has it, None while it runs."""
-        if self.returncode is None:
-            self._reap(os.WNOHANG)
+        with self._lock:
+            if self.returncode is None:
+                self._reap(os.WNOHANG)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:

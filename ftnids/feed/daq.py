@@ -3,28 +3,46 @@
 Nothing is copied here and nothing is waited for: this sink's position is what the module reports as done with.  A
 packet is done with when the IDS gave it back, so a run begins exactly where the one before it died, with the packet in
 hand.  If the next one dies with the same packet in hand, that one is left out, counted and said.
+
+With `ahead` the IDS goes beyond what is stable, and forks before it does (`reader.h`).  Where the ring says that what
+could be read has changed, this thread looks how far the IDS has gone.  If it has taken anything wrong it is killed,
+its log is cut to the size noted at the fork, and the child goes on.  What stands in the log behind that size is not
+read before it is certain.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
+import signal
+import threading
 import time
+from collections import deque
 from collections.abc import Collection
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from ftnids.core import Ring
-from ftnids.core.reader import Reader, Report, State
+from ftnids.core.reader import Mode, Reader, Report, State
 from ftnids.errors import RingError
+from ftnids.feed.checkpoint import Adopted
 from ftnids.feed.ids import DeathError, Ids, Run
-from ftnids.limits import FEED_LOOK_S, FEED_WAIT_S, IDS_START_S
+from ftnids.limits import AHEAD_SPAN, FEED_LOOK_S, FEED_WAIT_S, IDS_START_S, IDS_TERM_S
 from snort_adapter.launchers import IdsLauncher
 
 log = structlog.get_logger()
+PR_SET_CHILD_SUBREAPER: Final = 36
+GO_ON_S: Final = 0.0002  # between two looks whether a checkpoint has gone on
 
 
 class DaqIds(Ids):
-    """Supervises an IDS that reads `ring` itself.  `group`: who else may read the ring; for the rest see `Ids`."""
+    """Supervises an IDS that reads `ring` itself, with `ahead` beyond what is stable.
+
+    `group`: who else may read the ring; for the rest see `Ids`.
+    """
 
     ring: Ring
 
@@ -36,16 +54,46 @@ class DaqIds(Ids):
         cpus: Collection[int] = (),
         *,
         group: str | None = None,
+        ahead: bool = False,
     ) -> None:
         super().__init__(ring, launcher, log_dir, cpus)
         self._group = group
         self._reader: Reader | None = None
         self._stumbled = -1  # the packet that the last run died with in hand
         self.left_out = 0  # packets that two runs in a row died with
+        self.retracted = 0  # lines of the log that were cut off
+        self.ahead = ahead
+        self._fell = False  # the last run died while it read ahead: the next one does not
+        self._taken_before = 0  # checkpoints of earlier runs
+        self._changes: deque[tuple[int, int]] = deque()  # epoch, and the first seq that changed
+        self._news = threading.Event()
+        if ahead:
+            ring.changed = self._changed
+            _adopt_orphans()
 
     def counters(self) -> dict[str, int]:
-        """Those of every IDS, and `left_out`: packets that two runs in a row died with."""
-        return {**super().counters(), "left_out": self.left_out}
+        """Those of every IDS, packets that two runs died with (`left_out`), and alerts taken back (`retracted`)."""
+        return {**super().counters(), "left_out": self.left_out, "retracted": self.retracted}
+
+    @property
+    def checkpoints(self) -> int:
+        return self._taken_before + (self._reader.report().checkpoints if self._reader is not None else 0)
+
+    def bound(self, run: Run) -> None:
+        """What was logged when the newest checkpoint was taken, or all, if there is none before and after that."""
+        if not self.ahead or self._reader is None:
+            return
+        lines, path = run.reader.lines, run.reader.lines.path
+        if run.ended or run is not self._run_now:
+            lines.limit = None
+            return
+        before = self._report()
+        size = path.stat().st_size if path.exists() else 0
+        after = self._report()
+        if before is None or after is None:
+            return
+        certain = before.checkpoint is None and after.checkpoint is None and before.checkpoints == after.checkpoints
+        lines.limit = size if certain else max(lines.limit or 0, before.log_bytes)
 
     def note(self) -> None:
         """Everything stable: the IDS may be that far."""
@@ -54,7 +102,12 @@ class DaqIds(Ids):
 
     def _input(self, log_dir: Path) -> list[str]:
         self.note()  # for the last alerts of the run before
-        self._reader = Reader.create(self.ring, start=self.position, group=self._group)
+        if self._reader is not None:
+            self._taken_before = self.checkpoints
+            self._reader.close()
+        mode = Mode.FORK if self.ahead and not self._fell else Mode.STABLE_ONLY
+        self._changes.clear()
+        self._reader = Reader.create(self.ring, start=self.position, mode=mode, span=AHEAD_SPAN, group=self._group)
         return self.launcher.ring_command(self.ring.name, log_dir)
 
     def _open(self, run: Run) -> None:
@@ -69,14 +122,104 @@ class DaqIds(Ids):
     def _drain(self) -> bool:
         while not self._stop.is_set():
             dead = self._current.process.poll() is not None  # before the last report that it can have made
+            self._heed()
             self._follow(self._look())
             if self.ring.ended and self.position >= self.ring.agreed:
                 return True
             if dead:
                 raise DeathError("while it was fed")
-            if self.ring.wait_stable(self.position, FEED_WAIT_S) > self.position:  # it is at work
-                self._stop.wait(FEED_LOOK_S)
+            self._wait()
         return False
+
+    def _wait(self) -> None:
+        behind = self.position < self.ring.stable
+        if self.ahead:  # not on the ring: a change must end it
+            self._news.wait(FEED_LOOK_S if behind else FEED_WAIT_S)
+        elif behind or self.ring.wait_stable(self.position, FEED_WAIT_S) > self.position:  # it is at work
+            self._stop.wait(FEED_LOOK_S)
+
+    # -- reading ahead ---------------------------------------------------------------------------------
+
+    def _changed(self, epoch: int, seq: int) -> None:
+        """Called by the thread that publishes: as of `epoch` what could be read from `seq` on was wrong."""
+        self._changes.append((epoch, seq))
+        self._news.set()
+
+    def _heed(self) -> None:
+        """Whatever has changed since: throw the IDS back if it has taken it, and let it go on."""
+        self._news.clear()
+        if not self._changes:
+            return
+        assert self._reader is not None
+        epoch, wrong = self._changes.popleft()
+        while self._changes:
+            epoch, seq = self._changes.popleft()
+            wrong = min(wrong, seq)
+        report = self._look()
+        if report.checkpoint is not None and report.taken > wrong:
+            self._roll_back(wrong)
+        self._reader.good(epoch)
+
+    def _roll_back(self, wrong: int) -> None:
+        """The IDS has taken `wrong`, which is another packet: go on with the checkpoint.  DeathError without one."""
+        assert self._reader is not None
+        run, began = self._current, time.monotonic()
+        run.process.kill()
+        run.process.wait(IDS_TERM_S)
+        report = self._look()
+        if report.checkpoint is None:
+            raise DeathError("killed: it had read ahead, and its checkpoint is gone")
+        self._cut(run, report.log_bytes)
+        self._reader.go_on()
+        while self._look().pid != report.checkpoint_pid:
+            if time.monotonic() - began > IDS_TERM_S:
+                raise DeathError("killed: it had read ahead, and its checkpoint does not go on")
+            time.sleep(GO_ON_S)
+        run.process = Adopted(report.checkpoint_pid)
+        self.rollbacks += 1
+        took = round((time.monotonic() - began) * 1e3, 3)
+        log.debug(
+            "IDS rolled back", ids=self.name, seq=report.checkpoint, wrong=wrong, taken=report.taken, took_ms=took
+        )
+
+    def _cut(self, run: Run, size: int) -> None:
+        """Cut its log to `size`, and count what goes."""
+        path = run.reader.lines.path
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            file.seek(size)
+            while data := file.read(1 << 20):
+                self.retracted += data.count(b"\n")
+        os.truncate(path, size)
+
+    def _dead(self, run: Run) -> None:
+        """A log that may hold what never was is cut; a checkpoint that nobody will need is ended."""
+        report = self._report()
+        if not self.ahead or report is None:
+            return
+        self._fell = report.checkpoint is not None and not self._stop.is_set()
+        if report.checkpoint is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(report.checkpoint_pid, signal.SIGKILL)
+            self._cut(run, report.log_bytes)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-run.group, 0)[0]:
+                pass
+
+    def _signal(self, number: signal.Signals) -> None:
+        """A fork has no thread that looks at signals."""
+        forked = self._run_now is not None and isinstance(self._run_now.process, Adopted)
+        super()._signal(signal.SIGKILL if forked else number)
+
+    # -- reports ---------------------------------------------------------------------------------------
+
+    def _report(self) -> Report | None:
+        """What the IDS says, if that can be."""
+        try:
+            return self._reader.report() if self._reader is not None else None
+        except RingError:
+            return None
 
     def _look(self) -> Report:
         assert self._reader is not None
@@ -94,14 +237,13 @@ class DaqIds(Ids):
     def _bury(self, when: str) -> None:
         """As for every IDS; the next run begins with the packet that this one had in hand, unless both had it."""
         super()._bury(when)
-        if self._reader is None or self._stop.is_set():
+        if self._stop.is_set():
             return
-        try:
-            report = self._reader.report()
-        except RingError:
+        report = self._report()
+        if report is None:
             return
         self._follow(report)
-        if report.taken == report.fed:
+        if report.taken == report.fed or report.checkpoint is not None:  # of those ahead, who knows which it was
             return
         if self.position == self._stumbled:
             self._note(self.position + 1)
@@ -120,3 +262,8 @@ class DaqIds(Ids):
         super()._close()
         if self._reader is not None:
             self._reader.close()
+
+
+def _adopt_orphans() -> None:
+    """Be the parent of processes whose parent has died: a checkpoint's is the IDS that was killed for it."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

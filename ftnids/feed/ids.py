@@ -38,6 +38,7 @@ from ftnids import affinity
 from ftnids import log as logs
 from ftnids.errors import FeedError
 from ftnids.feed import logdisk, tether
+from ftnids.feed.checkpoint import IdsProcess
 from ftnids.feed.ring import AgreedRing
 from ftnids.feed.sinks import Sink, private_file
 from ftnids.limits import (
@@ -100,7 +101,8 @@ class Run:
     base_seq: int
     log_dir: Path
     reader: AlertReader
-    process: subprocess.Popen[bytes]
+    process: IdsProcess
+    group: int  # its process group
     base_us: int = 0  # agreed time of the first packet; 0 until it is fed
     voids: Voids = field(default_factory=lambda: Voids())  # seqs from base_seq on that had no packet to feed
     ended: bool = False  # the process is gone and has logged all that it ever will
@@ -121,6 +123,8 @@ class Ids(Sink, abc.ABC):
         self.deaths = 0
         self._forgotten = {"invalid": 0, "trimmed": 0, "overlong": 0}  # of logs that are read
         self.removed = 0  # log folders of old runs
+        self.ahead = False  # whether it may be fed what is not stable
+        self.rollbacks = 0
         self.log_failures = 0  # looks at which its log could not be written
         self._limiter = logs.Limiter()
         self._log_dir = log_dir / "ids"
@@ -146,6 +150,12 @@ class Ids(Sink, abc.ABC):
     def _exhausted(self, run: Run) -> bool:
         """At the end of the stream: whether there is nothing that the IDS could finish, so that it is killed."""
         return False
+
+    def _dead(self, run: Run) -> None:
+        """The process of `run` is gone, and its log is about to count as complete."""
+
+    def bound(self, run: Run) -> None:
+        """Before its log is read: how much of it may be.  Any thread."""
 
     def note(self) -> None:
         """Note which stable seqs are void, which must be known before an alert behind them gets its id.  Any thread."""
@@ -182,6 +192,11 @@ class Ids(Sink, abc.ABC):
         counts["invalid"] += run.reader.invalid
         counts["trimmed"] += run.reader.trimmed
         counts["overlong"] += run.reader.lines.overlong
+
+    @property
+    def checkpoints(self) -> int:
+        """Checkpoints taken, of all runs."""
+        return 0
 
     def log_fails(self) -> bool:
         """Look whether the IDS's log cannot be written, and say so; to be called about once a second."""
@@ -256,7 +271,7 @@ class Ids(Sink, abc.ABC):
             )
         finally:
             os.close(output)
-        run = Run(number, self.position, log_dir, self.launcher.reader(log_dir), process)
+        run = Run(number, self.position, log_dir, self.launcher.reader(log_dir), process, process.pid)
         with self._noting:
             self._run_now, self._noted = run, run.base_seq
         self.runs.append(run)
@@ -304,6 +319,7 @@ class Ids(Sink, abc.ABC):
             except subprocess.TimeoutExpired:
                 log.warning("IDS does not end by itself", ids=self.name, run=run.number, after_s=patience)
                 run.process.send_signal(force)  # type: ignore[arg-type]
+        self._dead(run)
         run.ended = True
         if status != 0 and not idle and not self._stop.is_set():
             self._bury("at the end of the stream")
@@ -332,6 +348,7 @@ class Ids(Sink, abc.ABC):
             except subprocess.TimeoutExpired:
                 run.process.kill()
                 run.process.wait()
+        self._dead(run)
         run.ended = True
 
     def _close(self) -> None:
@@ -356,7 +373,9 @@ def _runs(folder: Path) -> list[int]:
     return sorted(int(found[1]) for found in map(_RUN.fullmatch, names) if found)
 
 
-def _cause(status: int) -> str:
+def _cause(status: int | None) -> str:
+    if status is None:
+        return "gone"
     if status < 0:
         return f"killed by {signal.Signals(-status).name}"
     return f"ended with status {status}"

@@ -52,7 +52,7 @@ class Options:
 
     def check(self) -> None:
         """UsageError with the first thing that cannot be."""
-        self._check_later_work()
+        self._check_mode()
         self._check_numbers()
         self._check_files()
         self._check_ids()
@@ -61,11 +61,21 @@ class Options:
         elif self.link == "bond":
             raise UsageError("--link bond is a link between namespaces; say --netns (as root) with it")
 
-    def _check_later_work(self) -> None:
-        if self.mode != "pessimistic":
-            raise UsageError(f"--mode {self.mode} is not there yet: it comes with checkpoints; use --mode pessimistic")
-        if self.checkpoint != "none":
-            raise UsageError(f"--checkpoint {self.checkpoint} is not there yet; use --checkpoint none")
+    def _check_mode(self) -> None:
+        if self.checkpoint == "criu":
+            raise UsageError("--checkpoint criu is not there yet; use --checkpoint fork, with --ids snort")
+        if self.mode == "pessimistic":
+            return
+        if self.checkpoint == "none":
+            raise UsageError("--mode optimistic needs checkpoints; say --checkpoint fork with it, and --ids snort")
+        if self.ids != "snort":
+            raise UsageError(f"--checkpoint fork goes with --ids snort, not {self.ids}: only Snort forks by itself")
+        try:
+            reason = launcher(self.ids).ring_fault()
+        except FtnidsError as error:
+            reason = str(error)
+        if reason:
+            raise UsageError(f"--mode optimistic: {reason}")
 
     def _check_numbers(self) -> None:
         if not 2 <= self.replicas <= limits.MAX_MEMBERS:

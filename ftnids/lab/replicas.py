@@ -115,6 +115,8 @@ def _configuration(
         "capture": capture,
         "feed": {
             "ids": options.ids,
+            "mode": options.mode,
+            "checkpoint": options.checkpoint,
             "ids_config": steady.ids_config(options.ids, places.out),
             "rules": [str(path.resolve()) for path in options.rules],
             "agreed_pcap": "agreed.pcap",

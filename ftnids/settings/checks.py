@@ -15,7 +15,7 @@ from ftnids.settings.words import dotted, toml
 from ftnids.toml_lines import Key
 
 if TYPE_CHECKING:
-    from ftnids.config import Config, Member
+    from ftnids.config import Config, Feed, Member
 
 
 def crosschecked(config: Config) -> Iterator[tuple[Key, str]]:
@@ -40,11 +40,21 @@ def crosschecked(config: Config) -> Iterator[tuple[Key, str]]:
         yield ("sync", "l"), f" = {sync.l}: an anchor is no longer than a cluster; at most sync.k = {sync.k}"
     if sync.report_ms * 2 > sync.delay_ms:
         yield ("sync", "report_ms"), f" = {sync.report_ms}: at most half of sync.delay_ms = {sync.delay_ms}"
-    if feed.mode == "optimistic":
-        yield (
-            ("feed", "mode"),
-            ' = "optimistic": needs checkpoints, which this version does not have; use "pessimistic"',
-        )
+    yield from _check_mode(feed)
+
+
+def _check_mode(feed: Feed) -> Iterator[tuple[Key, str]]:
+    """An IDS that is fed early can be set back."""
+    if feed.mode != "optimistic":
+        return
+    if feed.checkpoint == "none":
+        why = "an IDS that is fed early must be set back where the guess was wrong"
+        yield ("feed", "mode"), f' = "optimistic": needs feed.checkpoint, because {why}; set it, or use "pessimistic"'
+    elif feed.checkpoint == "criu":
+        yield ("feed", "checkpoint"), ' = "criu": the feed does not use it yet; use "fork" with Snort'
+    elif feed.ids != "snort":
+        why = "only Snort forks by itself, in the DAQ module"
+        yield ("feed", "checkpoint"), f' = "fork": goes with feed.ids = "snort": {why}; use "pessimistic"'
 
 
 def _check_members(config: Config) -> Iterator[tuple[Key, str]]:

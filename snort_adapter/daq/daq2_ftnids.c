@@ -38,7 +38,7 @@ static int ftnids_initialize(const DAQ_Config_t *config, void **handle, char *er
     struct instance *one = calloc(1, sizeof *one);
     if (one == NULL)
         return DAQ_ERROR_NOMEM;
-    if (!stream_open(&one->stream, config->name, config->snaplen > 0 ? (uint32_t)config->snaplen : DEFAULT_SNAPLEN)) {
+    if (!stream_open(&one->stream, config->name, config->snaplen > 0 ? (uint32_t)config->snaplen : DEFAULT_SNAPLEN, NULL)) {
         snprintf(errbuf, length, "ftnids: %.200s", one->stream.fault);
         free(one);
         return DAQ_ERROR_NODEV;
@@ -102,6 +102,7 @@ static int ftnids_acquire(void *handle, int count, DAQ_Analysis_Func_t callback,
     for (int done = 0; count <= 0 || done < count;) {
         if (stream_interrupted(&one->stream))
             return 0;
+        stream_begin(&one->stream, false); /* never speculates: this API tells no moment at which nothing is under way */
         enum stream_result found = stream_next(&one->stream, one->data, &packet);
         if (found == STREAM_OK) {
             stream_report(&one->stream, packet.seq); /* if the callback never returns, it is fed again */

@@ -33,6 +33,7 @@ struct message {
 struct instance {
     struct stream stream;
     DAQ_ModuleInstance_h module;
+    char *log; /* Snort's alert file */
     int64_t timeout_ns;
     uint32_t pool, available;
     struct message *messages, *unused, *oldest, *newest;
@@ -42,6 +43,9 @@ struct instance {
 };
 
 static DAQ_BaseAPI_t daq;
+static const DAQ_VariableDesc_t VARIABLES[] = {
+    {"log", "The alert file, of which a checkpoint notes the size", DAQ_VAR_DESC_REQUIRES_ARGUMENT},
+};
 
 /* -- the pool ----------------------------------------------------------------------------------------- */
 
@@ -118,8 +122,8 @@ static int ftnids_unload(void)
 
 static int ftnids_get_variable_descs(const DAQ_VariableDesc_t **table)
 {
-    *table = NULL;
-    return 0;
+    *table = VARIABLES;
+    return sizeof VARIABLES / sizeof *VARIABLES;
 }
 
 static void ftnids_destroy(void *handle)
@@ -129,6 +133,7 @@ static void ftnids_destroy(void *handle)
     if (one->data)
         munmap(one->data, one->data_bytes);
     free(one->messages);
+    free(one->log);
     free(one);
 }
 
@@ -148,10 +153,13 @@ static int ftnids_instantiate(const DAQ_ModuleConfig_h config, DAQ_ModuleInstanc
         daq.set_errbuf(module, "ftnids: out of memory");
         return DAQ_ERROR_NOMEM;
     }
-    const int snaplen = daq.config_get_snaplen(config);
+    const uint32_t snaplen = daq.config_get_snaplen(config) > 0 ? (uint32_t)daq.config_get_snaplen(config) : DEFAULT_SNAPLEN;
+    const char *log = daq.config_get_variable(config, VARIABLES[0].name);
     one->module = module;
-    if (!stream_open(&one->stream, daq.config_get_input(config), snaplen > 0 ? (uint32_t)snaplen : DEFAULT_SNAPLEN)) {
+    one->log = log ? strdup(log) : NULL;
+    if (!stream_open(&one->stream, daq.config_get_input(config), snaplen, one->log)) {
         daq.set_errbuf(module, "ftnids: %s", one->stream.fault);
+        free(one->log);
         free(one);
         return DAQ_ERROR_NODEV;
     }
@@ -246,11 +254,12 @@ static DAQ_RecvStatus status_of(struct instance *one, enum stream_result result)
     return DAQ_RSTAT_ERROR;
 }
 
-/* Fill messages from the pool with what there is; returns how many, and what came after them. */
+/* Fill messages from the pool with what there is; returns how many, and what came after them.  Any call of it may fork. */
 static unsigned collect(struct instance *one, unsigned most, const DAQ_Msg_t *msgs[], DAQ_RecvStatus *status)
 {
     unsigned count = 0;
     *status = DAQ_RSTAT_OK;
+    stream_begin(&one->stream, one->oldest == NULL);
     while (count < most) {
         struct message *m = one->unused;
         struct stream_packet packet;
@@ -277,8 +286,14 @@ static unsigned collect(struct instance *one, unsigned most, const DAQ_Msg_t *ms
         hand_out(one, m);
         msgs[count++] = &m->msg;
     }
+    if (!stream_commit(&one->stream)) {
+        while (count) {
+            take_back(one, one->newest);
+            count--;
+        }
+        *status = DAQ_RSTAT_WOULD_BLOCK;
+    }
     one->stats.packets_received += count;
-    report(one);
     return count;
 }
 
@@ -305,6 +320,7 @@ static unsigned ftnids_msg_receive(void *handle, const unsigned max_recv, const 
     }
     if (count) /* what came after them comes next time */
         *status = DAQ_RSTAT_OK;
+    report(one);
     return count;
 }
 

@@ -1,5 +1,7 @@
 #include "stream.h"
 
+#include "checkpoint.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -94,9 +96,9 @@ static bool attach_reader(struct stream *s, const char *name, const struct stat 
     return true;
 }
 
-bool stream_open(struct stream *s, const char *name, uint32_t snaplen)
+bool stream_open(struct stream *s, const char *name, uint32_t snaplen, const char *log)
 {
-    *s = (struct stream){.ring_fd = -1, .reader_fd = -1, .last_us = INT64_MIN};
+    *s = (struct stream){.ring_fd = -1, .reader_fd = -1, .last_us = INT64_MIN, .checkpoint = FTN_NO_SEQ, .log = log};
     const size_t length = name ? strlen(name) : 0;
     struct stat ring;
     if (length == 0 || length > STREAM_MAX_NAME || strchr(name, '/')) {
@@ -109,6 +111,7 @@ bool stream_open(struct stream *s, const char *name, uint32_t snaplen)
         return false;
     }
     s->snaplen = snaplen && snaplen < s->ring.is.snaplen ? snaplen : s->ring.is.snaplen;
+    s->speculates = s->reader->is.mode == FTN_FORK;
     stream_report(s, s->position);
     ftn_store_release(s->reader->report.checkpoint, FTN_NO_SEQ);
     ftn_store_release(s->reader->report.state, FTN_READER_ATTACHED);
@@ -122,6 +125,8 @@ void stream_start(struct stream *s)
 
 void stream_close(struct stream *s)
 {
+    if (s->reader && s->checkpoint != FTN_NO_SEQ)
+        checkpoint_discard(s);
     if (s->reader)
         munmap(s->reader, FTN_READER_BYTES);
     if (s->ring_base)
@@ -137,12 +142,38 @@ void stream_close(struct stream *s)
 
 /* -- packets ------------------------------------------------------------------------------------------ */
 
+/*
+ * Beyond what is stable: what may be handed out with a checkpoint behind it.  That is taken as soon as there is a moment
+ * for it, so that the next packet does not wait for it.
+ */
+static enum stream_result look_ahead(struct stream *s)
+{
+    if (s->checkpoint == FTN_NO_SEQ) {
+        if (s->idle)
+            s->speculates = checkpoint_take(s); /* where it cannot fork, it reads what is stable */
+        return STREAM_EMPTY;                    /* the process that returns may be another one: look again */
+    }
+    const uint64_t speculative = ftn_load_acquire(s->ring.header->speculative);
+    const uint64_t last = s->checkpoint + s->reader->is.span;
+    if (speculative <= s->position || speculative - s->position > s->ring.agreed_mask + 1)
+        return STREAM_EMPTY;
+    s->limit = speculative < last ? speculative : last;
+    return s->limit > s->position ? STREAM_OK : STREAM_EMPTY;
+}
+
 /* Look how far packets may be handed out. */
 static enum stream_result look(struct stream *s)
 {
     const struct ftn_header *header = s->ring.header;
     const bool ended = ftn_load_acquire(header->ended) != 0; /* before `agreed`, which then stands */
     const uint64_t stable = ftn_load_acquire(header->stable), freed = ftn_load_acquire(header->fed);
+    if (s->reader->is.mode != FTN_STABLE_ONLY) {
+        s->epoch = ftn_load_acquire(header->epoch); /* after `stable`: what became stable was right as of this epoch */
+        if (s->epoch != ftn_load_acquire(s->reader->orders.good_epoch))
+            return STREAM_EMPTY; /* until the replica has looked */
+        if (s->checkpoint < s->position && stable >= s->position)
+            checkpoint_discard(s);
+    }
     if (freed > s->position) {
         if (s->position != s->reader->is.start) /* a ring that begins in mid-stream says so before its first packet */
             return broken(s, "the ring is damaged: it has freed seq %llu, which is not consumed",
@@ -156,11 +187,34 @@ static enum stream_result look(struct stream *s)
         s->limit = stable;
         return STREAM_OK;
     }
-    if (ended && s->position >= ftn_load_acquire(header->agreed)) {
+    if (ended && stable >= s->position && s->position >= ftn_load_acquire(header->agreed)) {
+        if (s->checkpoint != FTN_NO_SEQ)
+            checkpoint_discard(s);
         ftn_store_release(s->reader->report.state, FTN_READER_ENDED);
         return STREAM_END;
     }
-    return STREAM_EMPTY;
+    return s->speculates ? look_ahead(s) : STREAM_EMPTY;
+}
+
+void stream_begin(struct stream *s, bool idle)
+{
+    s->idle = idle;
+    s->done_position = s->position;
+    s->done_us = s->last_us;
+    s->limit = s->position; /* look anew: what may be handed out may have changed */
+}
+
+bool stream_commit(struct stream *s)
+{
+    if (s->reader->is.mode == FTN_STABLE_ONLY)
+        return true;
+    __atomic_store_n(&s->reader->report.taken, s->position, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&s->ring.header->epoch, __ATOMIC_SEQ_CST) == s->epoch)
+        return true;
+    s->position = s->done_position;
+    s->last_us = s->done_us;
+    ftn_store_release(s->reader->report.taken, s->position);
+    return false;
 }
 
 enum stream_result stream_next(struct stream *s, uint8_t *to, struct stream_packet *packet)
@@ -177,8 +231,11 @@ enum stream_result stream_next(struct stream *s, uint8_t *to, struct stream_pack
             s->position++;
             continue;
         }
-        if (!ftn_frame(&s->ring, s->ring.agreed_ref[slot], &frame))
+        if (!ftn_frame(&s->ring, s->ring.agreed_ref[slot], &frame)) {
+            if (s->checkpoint != FTN_NO_SEQ && ftn_load_acquire(s->ring.header->epoch) != s->epoch)
+                return STREAM_EMPTY; /* it has changed under our eyes */
             return broken(s, "seq %llu names a packet that is not in the ring", (unsigned long long)seq);
+        }
         packet->seq = seq;
         packet->caplen = frame.caplen < s->snaplen ? frame.caplen : s->snaplen;
         packet->wirelen = frame.wirelen;
@@ -189,6 +246,7 @@ enum stream_result stream_next(struct stream *s, uint8_t *to, struct stream_pack
         if (packet->caplen)
             memcpy(to, frame.data, packet->caplen);
         s->position++;
+        s->idle = false;
         return STREAM_OK;
     }
 }
@@ -196,7 +254,7 @@ enum stream_result stream_next(struct stream *s, uint8_t *to, struct stream_pack
 void stream_report(struct stream *s, uint64_t fed)
 {
     ftn_store_release(s->reader->report.taken, s->position);
-    ftn_store_release(s->reader->report.fed, fed);
+    ftn_store_release(s->reader->report.fed, s->checkpoint < fed ? s->checkpoint : fed);
 }
 
 /* -- waiting ------------------------------------------------------------------------------------------ */
@@ -209,7 +267,7 @@ static int64_t monotonic_ns(void)
 }
 
 /* The replica holds an exclusive lock on the ring for as long as it lives. */
-static bool owner_is_gone(const struct stream *s)
+bool stream_owner_is_gone(const struct stream *s)
 {
     if (flock(s->ring_fd, LOCK_SH | LOCK_NB) != 0)
         return false;
@@ -232,7 +290,7 @@ enum stream_result stream_wait(struct stream *s, int64_t timeout_ns)
         const struct timespec wait = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
         syscall(SYS_futex, &header->wake, FUTEX_WAIT, wake, &wait, NULL, 0);
     }
-    if (owner_is_gone(s))
+    if (stream_owner_is_gone(s))
         return broken(s, "the replica that made the ring is gone");
     return STREAM_EMPTY;
 }

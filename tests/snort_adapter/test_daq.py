@@ -75,7 +75,7 @@ def stream(seed: int) -> Iterator[Stream]:
 
 @pytest.fixture(scope="module")
 def program3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sources = [HERE / "host3.c", DAQ / "daq_ftnids.c", DAQ / "stream.c"]
+    sources = [HERE / "host3.c", DAQ / "daq_ftnids.c", DAQ / "stream.c", DAQ / "checkpoint.c"]
     return build(tmp_path_factory.mktemp("daq3"), "host3", sources, *daq3_flags())
 
 
@@ -90,7 +90,7 @@ def program2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     daq2_there()
     folder = tmp_path_factory.mktemp("daq2")
     if request.param == "called":
-        return build(folder, "host2", [HERE / "host2.c", DAQ / "daq2_ftnids.c", DAQ / "stream.c"])
+        return build(folder, "host2", [HERE / "host2.c", DAQ / "daq2_ftnids.c", DAQ / "stream.c", DAQ / "checkpoint.c"])
     return build(folder, "loader2", [HERE / "host2.c"], "-DFTN_LOADER", "-ldaq", "-ldl")
 
 

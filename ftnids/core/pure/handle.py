@@ -162,7 +162,7 @@ class Handle:
     def stable(self, seq: int) -> None:
         self.check_writable()
         self.header[layout.STABLE // 8] = seq
-        self._wake()
+        self.wake()
 
     @property
     def ended(self) -> bool:
@@ -172,9 +172,30 @@ class Handle:
         """The stream ends at `agreed`; wakes the readers."""
         self.check_writable()
         self.words[layout.ENDED // 4] = 1
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    @property
+    def speculative(self) -> int:
+        return self.header[layout.SPECULATIVE // 8]
+
+    @speculative.setter
+    def speculative(self, seq: int) -> None:
+        self.check_writable()
+        self.header[layout.SPECULATIVE // 8] = seq
+        self.wake()
+
+    @property
+    def epoch(self) -> int:
+        return self.header[layout.EPOCH // 8]
+
+    def retract(self, seq: int) -> None:
+        """Entries from `seq` on were wrong: a new epoch, before any of them is written over."""
+        self.check_writable()
+        self.header[layout.EPOCH // 8] += 1
+        self.speculative = seq  # wakes, which is a barrier
+
+    def wake(self) -> None:
+        """Wake the readers."""
         self.words[layout.WAKE // 4] = (self.words[layout.WAKE // 4] + 1) & 0xFFFFFFFF
         if self._futex is not None and (number := SYS_FUTEX.get(platform.machine())):
             ctypes.CDLL(None).syscall(number, ctypes.byref(self._futex), FUTEX_WAKE, 0x7FFFFFFF, None, None, 0)
