@@ -111,7 +111,12 @@ MISTAKES = [
     ("capture__drop__loss", "loss = 1.5", "capture.drop.loss = 1.5: must be a number, 0 to 1"),
     ("capture__pace", 'pace = "fast"', 'capture.pace = "fast": must be one of file, topspeed'),
     ("feed__ids", 'ids = "zeek"', 'feed.ids = "zeek": must be one of suricata, snort, none'),
-    ("feed__mode", 'mode = "optimistic"', 'feed.mode = "optimistic": needs checkpoints, which this version does not'),
+    (
+        "feed__mode",
+        'mode = "optimistic"',
+        'feed.mode = "optimistic": needs feed.checkpoint, because an IDS that is fed',
+    ),
+    ("feed__checkpoint", 'checkpoint = "vm"', 'feed.checkpoint = "vm": must be one of criu, fork, none'),
     ("feed__rules", "rules = 5", "feed.rules = 5: must be a list"),
     ("feed__rules", "rules = [5]", "feed.rules[1] = 5: must be a text"),
     ("replica__name", 'name = "c"', 'replica.name = "c": is no cluster.member; those are a, b'),
@@ -139,6 +144,24 @@ def test_every_mistake_is_named(key: str, line: str, problem: str) -> None:
     text = changed(**{key: line})
     shown = [shown.split(": ", 1) for shown in problems(text)]
     assert any(reason.startswith(problem) for _, reason in shown), shown
+
+
+@pytest.mark.parametrize(
+    ("ids", "checkpoint", "problem"),
+    [
+        ("suricata", "fork", 'feed.checkpoint = "fork": goes with feed.ids = "snort"'),
+        ("snort", "criu", 'feed.checkpoint = "criu": the feed does not use it yet'),
+        ("snort", "fork", None),
+    ],
+)
+def test_what_reads_ahead_can_be_set_back(ids: str, checkpoint: str, problem: str | None) -> None:
+    lines = {"feed__mode": 'mode = "optimistic"', "feed__ids": f'ids = "{ids}"'}
+    text = changed(**lines, feed__checkpoint=f'checkpoint = "{checkpoint}"')
+    if problem is None:
+        assert config.parse_text(text, EXAMPLE).feed.mode == "optimistic"
+    else:
+        (shown,) = problems(text)
+        assert problem in shown
 
 
 def test_lines_are_those_of_the_mistakes() -> None:

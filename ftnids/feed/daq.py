@@ -77,7 +77,8 @@ class DaqIds(Ids):
 
     @property
     def checkpoints(self) -> int:
-        return self._taken_before + (self._reader.report().checkpoints if self._reader is not None else 0)
+        report = self._report()
+        return self._taken_before + (report.checkpoints if report is not None else 0)
 
     def bound(self, run: Run) -> None:
         """What was logged when the newest checkpoint was taken, or all, if there is none before and after that."""

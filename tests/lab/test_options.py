@@ -26,9 +26,9 @@ def refusal(tmp_path: Path, **asked: Any) -> str:
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"mode": "optimistic"}, "--mode optimistic is not there yet"),
+        ({"mode": "optimistic"}, "--mode optimistic needs checkpoints; say --checkpoint fork"),
         ({"checkpoint": "criu"}, "--checkpoint criu is not there yet"),
-        ({"checkpoint": "fork"}, "--checkpoint fork is not there yet"),
+        ({"mode": "optimistic", "checkpoint": "fork", "ids": "suricata"}, "only Snort forks by itself"),
         ({"replicas": 1}, "-n 1: a set has 2 to"),
         ({"replicas": 17}, "-n 17: a set has 2 to 16"),
         ({"loss": -0.01}, "--loss -0.01"),

@@ -1,0 +1,221 @@
+"""Snort that reads ahead, on the real trace: whatever was guessed wrong leaves no trace in its alerts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from ftnids.alerts.compare import Comparison, compare
+from ftnids.alerts.identity import Identifier
+from ftnids.alerts.readers import Record
+from ftnids.core import Capture, Ring
+from ftnids.feed import DaqIds, Feed
+from snort_adapter.launchers import IdsLauncher, launcher
+
+from .test_real_ids import identified, reference
+
+SLOTS = 1 << 17
+STEP = 500
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+
+
+@pytest.fixture
+def snort(needs_snort: Path) -> IdsLauncher:
+    found = launcher("snort", str(needs_snort))
+    if reason := found.ring_fault():
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture
+def ring(needs_shared_trace: Path) -> Iterator[Ring]:
+    """A ring with the whole trace in it, and nothing agreed."""
+    capture = Capture.file(str(needs_shared_trace), snaplen=65535, bpf="")
+    ring = Ring.create(
+        f"ahead-{os.getpid()}",
+        slots=SLOTS,
+        arena_bytes=64 << 20,
+        recovered_slots=1024,
+        recovered_bytes=1 << 20,
+        agreed_slots=SLOTS,
+        linktype=capture.linktype,
+        snaplen=capture.snaplen,
+        seed=7,
+    )
+    try:
+        while capture.run(ring, 4096, 100) >= 0:
+            pass
+        yield ring
+    finally:
+        capture.close()
+        ring.close(unlink=True)
+
+
+class Guesser:
+    """Publishes the trace as a replica would: first a guess, then what was decided, then that it is stable."""
+
+    def __init__(self, ring: Ring, supervisor: DaqIds) -> None:
+        self.ring, self.supervisor = ring, supervisor
+        self.records: list[Record] = []
+
+    def agree(self, first: int, last: int) -> None:
+        refs = np.arange(first, last, dtype=np.int64)
+        self.ring.publish_agreed(first, refs, self.ring.times(first, last) // 1000, np.zeros(last - first, np.uint8))
+
+    def ahead(self, refs: list[int] | range, *, late_us: int = 0) -> None:
+        positions = np.array(refs, np.int64)
+        times = self.ring.times(int(positions.min()), int(positions.max()) + 1)[positions - positions.min()]
+        assert self.ring.publish_ahead(positions, times // 1000 + late_us) == len(positions)
+
+    def taken(self, seq: int) -> None:
+        """The IDS has taken all below `seq`."""
+        reader = self.supervisor._reader
+        assert reader is not None
+        until(lambda: reader.report().taken >= seq)
+
+    def read(self) -> None:
+        """What the log certainly says."""
+        run = self.supervisor.runs[-1]
+        self.supervisor.bound(run)
+        self.records += run.reader.poll()
+        self.supervisor.note()
+
+
+@pytest.fixture
+def guesser(ring: Ring, snort: IdsLauncher, tmp_path: Path) -> Iterator[Guesser]:
+    supervisor = DaqIds(ring, snort, tmp_path, ahead=True)
+    feed = Feed(ring)
+    feed.add(supervisor)
+    feed.start()
+    yield Guesser(ring, supervisor)
+    feed.stop()
+
+
+def finish(guesser: Guesser) -> list[Record]:
+    """The alerts of the run, once it has ended."""
+    guesser.ring.set_end()
+    assert guesser.supervisor.join(60)
+    run = guesser.supervisor.runs[-1]
+    while run.process.poll() is None:
+        time.sleep(0.001)
+    guesser.supervisor.bound(run)
+    while more := run.reader.poll(final=True):
+        guesser.records += more
+    run.reader.close()
+    assert psutil.Process().children() == []
+    return identified(guesser.records, Identifier("a"))
+
+
+def test_wrong_guesses_leave_no_trace(
+    guesser: Guesser, snort: IdsLauncher, needs_shared_trace: Path, tmp_path: Path
+) -> None:
+    """Every guess is wrong, each in another way: a packet too few, one too many, two in the wrong order."""
+    expected = reference(snort, needs_shared_trace, tmp_path / "reference")
+    ring, count = guesser.ring, guesser.ring.head
+    rounds = 0
+    for first in range(0, count, STEP):
+        last = min(first + STEP, count)
+        guess = list(range(first, last))
+        middle = len(guess) // 2
+        match rounds % 3:
+            case 0:
+                del guess[middle]
+            case 1:
+                guess.insert(middle, guess[0])
+            case 2:
+                guess[middle : middle + 2] = guess[middle : middle + 2][::-1]
+        guesser.ahead(guess)
+        guesser.taken(first + len(guess))
+        guesser.read()
+        guesser.agree(first, last)
+        ring.set_stable(last)
+        rounds += 1
+    until(lambda: guesser.supervisor.position == count)
+    raised = finish(guesser)
+    assert compare(raised, expected) == Comparison()
+    assert guesser.supervisor.rollbacks == rounds
+    counters = guesser.supervisor.counters()
+    assert (counters["deaths"], counters["left_out"]) == (0, 0)
+    assert counters["retracted"] > 0
+    assert guesser.supervisor.checkpoints >= rounds
+
+
+def test_right_guesses_cost_no_rollback(
+    guesser: Guesser, snort: IdsLauncher, needs_shared_trace: Path, tmp_path: Path
+) -> None:
+    """Another time is no other packet."""
+    expected = reference(snort, needs_shared_trace, tmp_path / "reference")
+    ring, count = guesser.ring, guesser.ring.head
+    for first in range(0, count, STEP):
+        last = min(first + STEP, count)
+        guesser.ahead(range(first, last), late_us=7)
+        guesser.taken(last)
+        guesser.read()
+        assert all(record["pcap_cnt"] <= first for record in guesser.records if "pcap_cnt" in record)
+        guesser.agree(first, last)
+        ring.set_stable(last)
+    raised = finish(guesser)
+    assert compare(raised, expected) == Comparison()
+    supervisor = guesser.supervisor
+    assert (supervisor.rollbacks, supervisor.deaths, supervisor.counters()["retracted"]) == (0, 0, 0)
+    assert supervisor.checkpoints > 0
+
+
+def test_what_is_read_ahead_is_not_free(guesser: Guesser) -> None:
+    ring = guesser.ring
+    guesser.ahead(range(100))
+    guesser.taken(100)
+    assert ring.fed == guesser.supervisor.position == 0
+    guesser.agree(0, 60)
+    ring.set_stable(60)
+    until(lambda: guesser.supervisor.position == 0)
+    guesser.agree(60, 100)
+    ring.set_stable(100)
+    until(lambda: ring.fed == 100)
+    finish(guesser)
+
+
+def test_snort_that_is_killed_while_it_reads_ahead_starts_anew(guesser: Guesser) -> None:
+    """Its log is cut to what is certain, and its checkpoint ends with it; the next run reads what is stable."""
+    ring, supervisor = guesser.ring, guesser.supervisor
+    guesser.agree(0, 1000)
+    ring.set_stable(1000)
+    until(lambda: supervisor.position == 1000)
+    guesser.read()
+    guesser.ahead(range(1000, 3000))
+    guesser.taken(3000)
+    first = supervisor.runs[0]
+    certain = first.reader.lines.path.stat().st_size
+    first.process.send_signal(signal.SIGKILL)
+    until(lambda: len(supervisor.runs) == 2)
+    assert first.reader.lines.path.stat().st_size <= certain
+    assert supervisor.runs[1].base_seq == 1000
+    guesser.agree(1000, 4000)
+    ring.set_stable(4000)
+    until(lambda: supervisor.position == 4000)
+    assert (supervisor.deaths, supervisor.rollbacks) == (1, 0)
+    finish(guesser)
+
+
+def test_a_stop_leaves_no_checkpoint_behind(guesser: Guesser) -> None:
+    guesser.agree(0, 10)
+    guesser.ring.set_stable(10)
+    guesser.ahead(range(10, 200))
+    guesser.taken(200)
+    assert len(psutil.Process().children(recursive=True)) == 2
+    guesser.supervisor.stop()
+    assert guesser.supervisor.join(60)
+    assert psutil.Process().children(recursive=True) == []
