@@ -50,8 +50,12 @@ class FifoIds(Ids):
                 if self._stop.is_set() or time.monotonic() > deadline:
                     raise DeathError(f"killed: its input was not open after {IDS_START_S:.0f} s") from None
                 time.sleep(0.005)
-        self._path.unlink()
+        self._opened()
         self._write_header()
+
+    def _opened(self) -> None:
+        """Both ends are open: nobody else is to find it."""
+        self._path.unlink()
 
     def _write_header(self) -> None:
         try:
@@ -67,7 +71,7 @@ class FifoIds(Ids):
             raise DeathError("while it was fed") from None
         if taken == first:  # the pipe is full
             self._idle()
-            _wait_writable(self._fd)
+            wait_writable(self._fd)
         return taken
 
     def _shut(self) -> None:
@@ -84,7 +88,8 @@ class FifoIds(Ids):
         self._path.unlink(missing_ok=True)
 
 
-def _wait_writable(fd: int) -> None:
+def wait_writable(fd: int) -> None:
+    """Wait for a moment until the reader of a pipe has taken something."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     poll.poll(FEED_WAIT_S * 1_000)

@@ -255,10 +255,20 @@ class Ids(Sink, abc.ABC):
             command = self._input(log_dir)
         except OSError as error:
             raise FeedError(f"{self.name}: cannot prepare {error.filename}: {error.strerror}") from None
+        process = self._begin(command, log_dir)
+        run = Run(number, self.position, log_dir, self.launcher.reader(log_dir), process, process.pid)
+        with self._noting:
+            self._run_now, self._noted = run, run.base_seq
+        self.runs.append(run)
+        self._open(run)
+        log.info("IDS reads", ids=self.name, run=number, pid=process.pid, seq=run.base_seq)
+
+    def _begin(self, command: list[str], log_dir: Path) -> IdsProcess:
+        """Start the IDS; what it prints goes to `ids.log`."""
         output = private_file(log_dir / "ids.log")
         try:
             cpus = f"--cpus={','.join(map(str, self._cpus))}"
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), cpus),
                     *command,
@@ -271,12 +281,6 @@ class Ids(Sink, abc.ABC):
             )
         finally:
             os.close(output)
-        run = Run(number, self.position, log_dir, self.launcher.reader(log_dir), process, process.pid)
-        with self._noting:
-            self._run_now, self._noted = run, run.base_seq
-        self.runs.append(run)
-        self._open(run)
-        log.info("IDS reads", ids=self.name, run=number, pid=process.pid, seq=run.base_seq)
 
     def _remove(self, numbers: Sequence[int]) -> None:
         """Remove the log folders of old runs; one that cannot be removed is said, and tried again next time."""
@@ -330,7 +334,8 @@ class Ids(Sink, abc.ABC):
             return
         self._kill()
         run = self._current
-        report = f"{self.name}: {_cause(run.process.returncode)} {when}{_last_words(run.log_dir / 'ids.log')}"
+        status = run.process.returncode or 0
+        report = f"{self.name}: {_cause(status)} {when}{_last_words(run.log_dir / 'ids.log')}"
         if not self._ready.is_set():
             raise FeedError(f"{report}; check it with: {' '.join(self.launcher.check_command(run.log_dir))}")
         self.deaths += 1

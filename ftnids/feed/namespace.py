@@ -36,14 +36,16 @@ class Child:
         self.pidfd = pidfd
         self.returncode: int | None = None
         self._namespace = namespace
+        self._lock = threading.Lock()  # its end is told once
         self.pid = _pid_of(pidfd)  # as this process sees it; -1 when it has ended already
 
     def poll(self) -> int | None:
         """The exit status (minus the signal that killed it), or None while it runs."""
-        if self.returncode is None and _readable(self.pidfd, 0):
-            self.returncode = self._namespace.status_of(self.inside)
-            os.close(self.pidfd)
-        return self.returncode
+        with self._lock:
+            if self.returncode is None and _readable(self.pidfd, 0):
+                self.returncode = self._namespace.status_of(self.inside)
+                os.close(self.pidfd)
+            return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end; subprocess.TimeoutExpired when it does not come."""
@@ -53,14 +55,14 @@ class Child:
             if left is not None and left <= 0:
                 assert timeout is not None
                 raise subprocess.TimeoutExpired(self.args, timeout)
-            _readable(self.pidfd, left)
+            _readable(self.pidfd, KEEPER_S if left is None else left)
         assert self.returncode is not None
         return self.returncode
 
     def send_signal(self, sig: int) -> None:
         """Nothing happens when it has ended."""
-        if self.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
+        with self._lock, contextlib.suppress(ProcessLookupError):
+            if self.returncode is None:
                 signal.pidfd_send_signal(self.pidfd, sig)
 
     def kill(self) -> None:

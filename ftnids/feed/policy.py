@@ -43,6 +43,10 @@ class Policy:
         """So many packets were fed `seconds` before they were stable."""
         self._gained += seconds * packets
 
+    def failed(self) -> None:
+        """No checkpoint could be taken: not again for a while, even with `always`."""
+        self._until = self.clock() + SPECULATION_PAUSE_S
+
     def closed(self) -> None:
         """What began with a checkpoint is over: confirmed or rolled back."""
         self._trials += 1

@@ -40,3 +40,12 @@ def test_what_pays_goes_on() -> None:
         policy.waited(0.1, 100)
         policy.closed()
     assert not policy.speculates
+
+
+def test_what_failed_is_tried_again_after_a_pause() -> None:
+    clock = Clock()
+    policy = Policy(always=True, clock=clock)
+    policy.failed()
+    assert not policy.speculates
+    clock.now += SPECULATION_PAUSE_S
+    assert policy.speculates

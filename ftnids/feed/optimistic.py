@@ -1,0 +1,280 @@
+"""An IDS on a FIFO that is fed packets before they are stable, and goes back when they turn out to be others.
+
+Theory of operation
+
+`next` is what the IDS is handed next.  While all below it is stable, this is `FifoIds` as it always was.  Before the
+first packet that is not stable a checkpoint is taken at `next`; from then on the hashes of what is handed out are kept,
+and compared with what is decided as soon as that is stable.
+
+    plain --[a packet that is not stable]--> take a checkpoint --> ahead
+    ahead --[all that was handed out is stable and the same]--> plain, the checkpoint is dropped
+    ahead --[something else was decided, or the IDS died]--> restore the checkpoint --> plain, fed again from there
+
+`position`, below which the ring may free packets and this IDS is done for good, stays at the checkpoint while one
+stands.  What the IDS logs meanwhile may be taken back: the reader of its log goes no further than the log went at
+the checkpoint (`LineFollower.limit`), so that nothing unconfirmed gets an id or leaves this replica.
+
+Mis-speculation is a difference of hash, order or presence, or a time that differs by more than SPECULATION_US.  Entries
+beyond `stable` may change while they are read; an entry that reads the same before and after it was handed out
+was handed out as it reads, anything else counts as mis-speculation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from ftnids.feed.checkpoint import CheckpointError, IdsProcess
+from ftnids.feed.criu_checkpoints import CriuCheckpoints
+from ftnids.feed.fifo import FifoIds, wait_writable
+from ftnids.feed.ids import DeathError
+from ftnids.feed.policy import Policy
+from ftnids.feed.ring import AgreedRing, agreed_hashes
+from ftnids.limits import FEED_BATCH, FEED_WAIT_S, SPECULATION_PACKETS, SPECULATION_US
+from snort_adapter.launchers import IdsLauncher
+
+log = structlog.get_logger()
+
+
+class SpeculativeRing(AgreedRing, Protocol):
+    """A ring whose entries in [stable, speculative) may be read and exported, too, and may still change."""
+
+    agreed_slots: int
+
+    @property
+    def speculative(self) -> int: ...
+    def wait_news(self, stable: int, speculative: int, timeout_s: float) -> int:
+        """Block until seq `stable` is stable, `speculative` can be read, or the time is over; returns `speculative`."""
+
+
+class Ahead:
+    """What was handed out since a checkpoint and is not known to be right: its hashes and times, by seq."""
+
+    def __init__(self, seq: int) -> None:
+        self.first = self.checked = self.next = seq
+        self._hashes = np.zeros(0, np.uint64)
+        self._times = np.zeros(0, np.int64)
+        self._fed_at: list[tuple[int, float]] = []  # (seq, when) of the end of each batch
+
+    def add(self, hashes: NDArray[np.uint64], times: NDArray[np.int64], now: float) -> None:
+        """These were handed out from `next` on."""
+        self._hashes = np.concatenate((self._hashes, hashes))
+        self._times = np.concatenate((self._times, times))
+        self.next += len(hashes)
+        self._fed_at.append((self.next, now))
+
+    def agrees(self, hashes: NDArray[np.uint64], times: NDArray[np.int64]) -> bool:
+        """Whether what was decided from `checked` on is what was handed out; then it is checked."""
+        count = len(hashes)
+        same = np.array_equal(self._hashes[:count], hashes)
+        if not same or (np.abs(self._times[:count] - times) > SPECULATION_US).any():
+            return False
+        self._hashes, self._times = self._hashes[count:], self._times[count:]
+        self.checked += count
+        return True
+
+    def gained(self, now: float) -> list[tuple[float, int]]:
+        """(seconds, packets) for each batch that has been checked to its end, once."""
+        done, before = [], self.first
+        while self._fed_at and self._fed_at[0][0] <= self.checked:
+            end, when = self._fed_at.pop(0)
+            done.append((now - when, end - before))
+            before = end
+        self.first = before
+        return done
+
+
+class OptimisticIds(FifoIds):
+    """`FifoIds` that speculates as `policy` says.
+
+    With `distrust` every speculation counts as wrong, as soon as it could be compared: to see rollbacks.
+    """
+
+    ring: SpeculativeRing
+
+    def __init__(
+        self,
+        ring: SpeculativeRing,
+        launcher: IdsLauncher,
+        run_dir: Path,
+        log_dir: Path,
+        cpus: Collection[int] = (),
+        *,
+        checkpoints: CriuCheckpoints,
+        policy: Policy | None = None,
+        distrust: bool = False,
+    ) -> None:
+        super().__init__(ring, launcher, run_dir, log_dir, cpus)
+        self._path = run_dir / "ids" / f"{launcher.name}.fifo"  # alone in its folder
+        self._backend = checkpoints
+        self._policy = policy or Policy()
+        self._distrust = distrust
+        self._plain_until = 0  # below this seq it gets stable packets only
+        self._ahead: Ahead | None = None
+        self._span = min(SPECULATION_PACKETS, ring.agreed_slots // 4)
+        self.checkpoints = 0
+        self.rollbacks = 0
+        self.failures = 0  # checkpoints that could not be taken or not be gone back to
+
+    def counters(self) -> dict[str, int]:
+        """As `Ids.counters`, with checkpoints, rollbacks, and checkpoints that failed."""
+        mine = {"checkpoints": self.checkpoints, "rollbacks": self.rollbacks, "checkpoints_failed": self.failures}
+        return {**super().counters(), **mine}
+
+    def _input(self, log_dir: Path) -> list[str]:
+        super()._input(log_dir)
+        return self.launcher.command(*self._backend.inside(self._path))
+
+    def _begin(self, command: list[str], log_dir: Path) -> IdsProcess:
+        env = {**os.environ, **self.launcher.environment()}
+        try:
+            return self._backend.start(command, env, self._path, log_dir, self._cpus)
+        except CheckpointError as error:
+            self._failed(error)  # it is fed stable packets only
+            return super()._begin(self.launcher.command(self._path, log_dir), log_dir)
+
+    def _opened(self) -> None:
+        """The FIFO stays: a restored IDS opens it again."""
+
+    def _kill(self) -> None:
+        super()._kill()
+        self._ahead = None
+        self._backend.close()
+
+    def _drain(self) -> bool:
+        while not self._stop.is_set():
+            stable = self.ring.stable
+            if self._ahead is not None:
+                self._look_back(self._ahead, stable)
+            if self._ahead is None and self.position < stable:
+                self.position = self._take(self.position, min(stable, self.position + FEED_BATCH))
+                self.moved()
+            elif not self._go_ahead() and self._ahead is None:
+                if self.ring.ended and self.position >= self.ring.agreed:
+                    return True
+                self._idle()
+        return False
+
+    def _go_ahead(self) -> bool:
+        """Hand out packets that are not stable, or wait for some; whether there is more to do at once."""
+        ahead = self._ahead
+        first, checked = (self.position, self.position) if ahead is None else (ahead.next, ahead.checked)
+        may = first - self.position < self._span if ahead is not None else self._may_speculate()
+        if not may or self.ring.ended:
+            return self.ring.wait_stable(checked, FEED_WAIT_S) > checked
+        readable = self.ring.wait_news(checked, first, FEED_WAIT_S)
+        if readable <= first or self.ring.stable > checked:
+            return self.ring.stable > checked
+        if ahead is None:
+            return self._checkpoint()
+        self._speculate(ahead, min(readable, first + FEED_BATCH, self.position + self._span))
+        return True
+
+    def _may_speculate(self) -> bool:
+        return self._backend.running and self.position >= self._plain_until and self._policy.speculates
+
+    def _checkpoint(self) -> bool:
+        """Take a checkpoint at `position`; whether there is one."""
+        run, began, there = self._current, self._policy.clock(), self.ring.speculative
+        run.reader.lines.limit = _size(run.reader.lines.path)  # what is behind it may not have been read yet
+        try:
+            image = self._backend.take(self.position)
+        except CheckpointError as error:
+            run.reader.lines.limit = None
+            self._failed(error)
+            self._policy.failed()
+            self._idle()
+            return False
+        run.reader.lines.limit = image.sizes.get(run.reader.lines.path.name, 0)
+        self.checkpoints += 1
+        self._ahead = Ahead(self.position)
+        self._policy.waited(self._policy.clock() - began, self.ring.speculative - there)
+        return True
+
+    def _speculate(self, ahead: Ahead, last: int) -> None:
+        """Hand out what stands in the ring from `ahead.next` on, up to `last`."""
+        first = ahead.next
+        entries = self.ring.agreed_entries(first, last)
+        hashes = agreed_hashes(self.ring, entries[0])
+        try:
+            taken = self.ring.export_pcap(self._fd, first, last)
+        except BrokenPipeError:
+            self._brought_back(ahead)
+            return
+        if taken == first:
+            wait_writable(self._fd)
+            return
+        count = taken - first
+        again = self.ring.agreed_entries(first, taken)
+        if not all(np.array_equal(entries[column][:count], again[column]) for column in (0, 1, 2)):
+            self._roll_back("what it was handed changed meanwhile")
+            return
+        ahead.add(hashes[:count], entries[1][:count], self._policy.clock())
+
+    def _look_back(self, ahead: Ahead, stable: int) -> None:
+        """Compare what was handed out with what is stable."""
+        if self._current.process.poll() is not None:
+            self._brought_back(ahead)
+            return
+        upto = min(stable, ahead.next)
+        if upto > ahead.checked:
+            refs, times, _ = self.ring.agreed_entries(ahead.checked, upto)
+            if self._distrust or not ahead.agrees(agreed_hashes(self.ring, refs), times):
+                self._roll_back("")
+                return
+            for gain in ahead.gained(self._policy.clock()):
+                self._policy.gained(*gain)
+        if self.ring.ended and stable >= self.ring.agreed and ahead.next > stable:
+            self._roll_back("")  # packets that never came to be
+        elif ahead.checked == ahead.next and stable > self.position:
+            self._confirm(ahead)
+
+    def _brought_back(self, ahead: Ahead) -> None:
+        """It died ahead: it goes back, and what it was handed comes again when it is stable."""
+        self.deaths += 1
+        self._roll_back("it died while it speculated")
+        self._plain_until = ahead.next
+
+    def _confirm(self, ahead: Ahead) -> None:
+        if ahead.next > self.position:  # it was handed something before all was stable
+            self._note(ahead.next)  # before what it logged is read
+        self._current.reader.lines.limit = None
+        self.position = ahead.next
+        self._ahead = None
+        self._backend.discard()
+        self._policy.closed()
+        self.moved()
+
+    def _roll_back(self, why: str) -> None:
+        """Bring the IDS back to the checkpoint, at `position`; DeathError, and a cold one, where that fails."""
+        run, began, there = self._current, self._policy.clock(), self.ring.stable
+        if why:
+            log.warning("IDS goes back to its checkpoint", ids=self.name, run=run.number, seq=self.position, why=why)
+        try:
+            run.process = self._backend.restore()
+        except CheckpointError as error:
+            self._failed(error)
+            raise DeathError(f"when it was to go back to its checkpoint: {error}") from None
+        run.reader.lines.limit = None
+        self.rollbacks += 1
+        self._ahead = None
+        self._backend.discard()
+        self._policy.waited(self._policy.clock() - began, self.ring.stable - there)
+        self._policy.closed()
+
+    def _failed(self, error: CheckpointError) -> None:
+        self.failures += 1
+        self._limiter.log(log, "error", "checkpoint", "checkpoint failed", ids=self.name, reason=str(error))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
