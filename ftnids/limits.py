@@ -161,6 +161,16 @@ CRIU_DUMP_S: Final = 20.0  # for CRIU to write an image of an IDS; then it is ki
 CRIU_RESTORE_S: Final = 20.0  # for CRIU to restore an IDS; then it is killed, and the IDS starts cold
 CRIU_PIDS: Final = 1_000  # pids between those of an IDS and those that CRIU's own processes get
 IMAGES: Final = 2  # checkpoints of an IDS on disk; the oldest goes before a new one is made
+IMAGE_CHUNK: Final = 1 << 20  # bytes of an image in one piece
+MAX_IMAGE_BYTES: Final = 4 << 30  # of an image for another replica; of a larger one it starts cold
+MAX_IMAGE_FILES: Final = 1_024  # in an image, and arguments of its IDS
+MAX_IMAGE_LOGS: Final = 256  # log files of an IDS whose state is transferred
+MAX_IMAGE_MAPPED: Final = 512  # programs and libraries in it
+MAX_IMAGE_VOIDS: Final = 8_192  # void seqs that it was given none for
+MAX_LOG_BYTES: Final = 1 << 40  # of a log of such an IDS
+MAX_MANIFEST: Final = 1 << 20  # bytes of an image's description
+MAX_PID: Final = 1 << 22  # the kernel's own limit
+MAX_SEQ: Final = 1 << 62  # a number of a packet that another replica names
 KEEPER_S: Final = 10.0  # for the keeper of an IDS's namespaces to answer; then there is none, and the IDS starts cold
 KEEPER_STATUSES: Final = 64  # exit statuses in an IDS's namespaces that nobody has asked for; the oldest go
 

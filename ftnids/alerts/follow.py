@@ -51,6 +51,10 @@ class LineFollower:
             self._partial = b""
         return lines
 
+    def skip(self, size: int) -> None:
+        """Begin behind the first `size` bytes; before anything is read."""
+        self._offset = size
+
     def close(self) -> None:
         """Let go of the file."""
         if self._fd >= 0:

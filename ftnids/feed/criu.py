@@ -118,7 +118,8 @@ class Criu:
             truncate_logs(logs, image.sizes)
         except OSError as error:
             raise CheckpointError(f"cannot bring the logs in {logs} back: {error.strerror}") from None
-        arguments = ["--restore-detached", "--restore-sibling"]
+        # logs that stand in for those of another replica have other modes; all in the folder are the owner's alone
+        arguments = ["--restore-detached", "--restore-sibling", "--skip-file-rwx-check"]
         after_pid = _far(image.last_pid)
         self._run(namespace, "restore", image.criu, arguments, CRIU_RESTORE_S, cpus=cpus, after_pid=after_pid)
         return namespace.adopt(image.pid, image.args)

@@ -7,6 +7,7 @@ A checkpoint at seq s is thus right as soon as all records below s are in the pi
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import structlog
 
 from ftnids.feed.checkpoint import CheckpointError
 from ftnids.feed.criu import FIRST_PID, Criu, empty
-from ftnids.feed.images import Image, Images
+from ftnids.feed.images import Image, Images, blank_logs
 from ftnids.feed.namespace import PLACE, Child, Namespace
 from ftnids.limits import CRIU_RESTORE_S
 
@@ -74,6 +75,35 @@ class CriuCheckpoints:
             raise
         self._namespace = namespace
         return self._child
+
+    def start_from(self, image: Image, fifo: Path, logs: Path, cpus: Collection[int] = ()) -> tuple[Child, int]:
+        """Restore the IDS of another replica, whose `image` came here; the process, and the writing end of its FIFO.
+
+        The FIFO has the name that it had there.  The logs in `logs` are as long as they were there, without content.
+        CheckpointError: nothing runs.
+        """
+        self.close()
+        self._criu = self._criu or Criu()
+        self._images = self._images or Images(self._folder)
+        self._fifo, self._logs, self._cpus = fifo, logs, cpus
+        try:
+            blank_logs(logs, image.sizes)
+            held = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # else it would read an end of file
+        except OSError as error:
+            raise CheckpointError(f"cannot prepare {error.filename}: {error.strerror}") from None
+        namespace = None
+        try:
+            namespace = Namespace({"run": fifo.parent, "log": logs})
+            self._child = self._criu.restore(namespace, image, logs, cpus)
+            writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except CheckpointError:
+            if namespace is not None:
+                namespace.close()
+            raise
+        finally:
+            os.close(held)
+        self._namespace = namespace
+        return self._child, writer
 
     def take(self, seq: int, *, stop: bool = False) -> Image:
         """A checkpoint of the IDS, to which all records below `seq` were written; it goes on, or with `stop` ends.

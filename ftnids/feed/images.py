@@ -113,6 +113,17 @@ def writes_elsewhere(pid: int, folder: Path) -> str:
     return ""
 
 
+def blank_logs(folder: Path, sizes: dict[str, int]) -> None:
+    """Make the files in `folder` that are missing, as long as `sizes` say, without content.  OSError."""
+    for name, size in sizes.items():
+        path = folder / name
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                path.chmod(0o600)
+                file.truncate(size)
+
+
 def truncate_logs(folder: Path, sizes: dict[str, int]) -> None:
     """Bring the files in `folder` back to `sizes`; what has appeared since goes.
 
