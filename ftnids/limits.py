@@ -151,9 +151,6 @@ IDS_LAST_WORDS: Final = 4_096  # bytes of a dead IDS's output that are looked at
 IDS_VOIDS: Final = 65_536  # seqs without a packet that one run of an IDS remembers; the older half is then only
 # counted, so that ids of alerts on packets from before may differ from other replicas'
 IDS_RUNS: Final = 8  # runs of an IDS whose log folders stay, the current one included; older ones are removed and said
-SPECULATION_PACKETS: Final = 8_192  # handed to an IDS beyond its checkpoint, or a quarter of the agreed index; then it
-# waits until they are stable [ring.slots]
-SPECULATION_US: Final = 1_000  # by which the agreed time of a packet may differ from the one that the IDS was told
 SPECULATION_TRIALS: Final = 4  # checkpoints after which it is judged whether speculating pays
 SPECULATION_PAUSE_S: Final = 30.0  # for which an IDS gets stable packets only, where it does not
 CRIU_CHECK_S: Final = 20.0  # for CRIU to check the kernel, or to say its version

@@ -61,6 +61,7 @@ cdef extern from "segment.h" nogil:
     void ftn_retract(ftn_ring *ring, uint64_t seq)
     void ftn_wake(ftn_ring *ring)
     uint64_t ftn_wait_stable(ftn_ring *ring, uint64_t seq, int64_t timeout_ns)
+    uint64_t ftn_wait_news(ftn_ring *ring, uint64_t seq, uint64_t ahead, int64_t timeout_ns)
     uint64_t ftn_export_pcap(ftn_ring *ring, int fd, uint64_t first, uint64_t last, int *error)
 
 
@@ -273,6 +274,10 @@ cdef class Handle:
         with nogil:
             stable = ftn_wait_stable(&self.ring, seq, timeout_ns)
         return stable
+
+    def wait_news(self, uint64_t seq, uint64_t ahead, int64_t timeout_ns):
+        with nogil:
+            ftn_wait_news(&self.ring, seq, ahead, timeout_ns)
 
     def export_pcap(self, int fd, uint64_t first, uint64_t last):
         cdef int error = 0

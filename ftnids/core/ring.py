@@ -360,6 +360,30 @@ class Ring:
             if stable > seq or left <= 0 or (handle.ended and stable == handle.agreed):
                 return stable
 
+    def wait_news(self, stable: int, ahead: int, timeout_s: float) -> int:
+        """Block until `stable` is stable or `ahead` may be read ahead, or as `wait_stable`; returns the seq after the
+        last one that may be read."""
+        handle, left = self._handle, timeout_s
+        while True:
+            handle.wait_news(stable, ahead, int(min(left, WAIT_SLICE_S) * 1e9))
+            left -= WAIT_SLICE_S
+            readable = max(handle.stable, handle.speculative)
+            if handle.stable > stable or readable > ahead or left <= 0 or handle.ended:
+                return readable
+
+    def ahead_entries(self, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+        """As `agreed_entries`, of what may be read ahead, too: it can change while it is read, or at any time after."""
+        if not 0 <= last - first <= self.agreed_slots or first < self.fed:
+            raise RingError(f"ring {self.name}: seqs {first} to {last} cannot be read ahead (fed {self.fed})")
+        columns = _stretch(self._ref, first, last), _stretch(self._time_us, first, last)
+        return columns[0].copy(), columns[1].copy(), _stretch(self._flags, first, last).copy()
+
+    def export_ahead(self, fd: int, first_seq: int, last_seq: int) -> int:
+        """As `export_pcap`, of what may be read ahead, too; RingError in the midst where it changes meanwhile."""
+        if not self.fed <= first_seq <= last_seq <= self.fed + self.agreed_slots:
+            raise RingError(f"ring {self.name}: seqs {first_seq} to {last_seq} cannot be read ahead (fed {self.fed})")
+        return self._export(fd, first_seq, last_seq)
+
     def export_pcap(self, fd: int, first_seq: int, last_seq: int) -> int:
         """Append stable packets [first_seq, last_seq) to `fd` as classic pcap records (us), leaving void ones out.
 
@@ -369,6 +393,9 @@ class Ring:
         if not self.fed <= first_seq <= last_seq <= self.stable:
             held = f"fed {self.fed}, stable {self.stable}"
             raise RingError(f"ring {self.name}: seqs {first_seq} to {last_seq} cannot be exported ({held})")
+        return self._export(fd, first_seq, last_seq)
+
+    def _export(self, fd: int, first_seq: int, last_seq: int) -> int:
         seq, error = self._handle.export_pcap(fd, first_seq, last_seq)
         if error == layout.MISSING:
             raise RingError(f"ring {self.name}: seq {seq} names a packet that is not in the ring")

@@ -131,13 +131,18 @@ static bool at_end(const struct ftn_header *header, uint64_t stable)
 
 uint64_t ftn_wait_stable(struct ftn_ring *ring, uint64_t seq, int64_t timeout_ns)
 {
+    return ftn_wait_news(ring, seq, UINT64_MAX, timeout_ns);
+}
+
+uint64_t ftn_wait_news(struct ftn_ring *ring, uint64_t seq, uint64_t ahead, int64_t timeout_ns)
+{
     struct ftn_header *header = ring->header;
     const int64_t deadline = monotonic_ns() + timeout_ns;
     for (;;) {
         const uint32_t wake = __atomic_load_n(&header->wake, __ATOMIC_SEQ_CST); /* before what it announces */
         const uint64_t stable = ftn_load_acquire(header->stable);
         const int64_t left = deadline - monotonic_ns();
-        if (stable > seq || at_end(header, stable) || left <= 0)
+        if (stable > seq || ftn_load_acquire(header->speculative) > ahead || at_end(header, stable) || left <= 0)
             return stable;
         const struct timespec wait = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
         syscall(SYS_futex, &header->wake, FUTEX_WAIT, wake, &wait, NULL, 0);

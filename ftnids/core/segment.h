@@ -34,6 +34,8 @@ void ftn_retract(struct ftn_ring *ring, uint64_t seq);
 void ftn_wake(struct ftn_ring *ring);
 /* Wait until something below `seq` + 1 is stable, the end is reached, or the time is over; returns stable. */
 uint64_t ftn_wait_stable(struct ftn_ring *ring, uint64_t seq, int64_t timeout_ns);
+/* The same, or until something below `ahead` + 1 may be read ahead. */
+uint64_t ftn_wait_news(struct ftn_ring *ring, uint64_t seq, uint64_t ahead, int64_t timeout_ns);
 
 /*
  * Write agreed packets [first, last) to `fd` as classic pcap records; returns the seq after the last one written.

@@ -14,8 +14,8 @@ and compared with what is decided as soon as that is stable.
 stands.  What the IDS logs meanwhile may be taken back: the reader of its log goes no further than the log went at
 the checkpoint (`LineFollower.limit`), so that nothing unconfirmed gets an id or leaves this replica.
 
-Mis-speculation is a difference of hash, order or presence, or a time that differs by more than SPECULATION_US.  Entries
-beyond `stable` may change while they are read; an entry that reads the same before and after it was handed out
+Mis-speculation is a difference of hash, order or presence, or a time that differs by more than AHEAD_TOLERANCE_US.
+Entries beyond `stable` may change while they are read; an entry that reads the same before and after it was handed out
 was handed out as it reads, anything else counts as mis-speculation.
 """
 
@@ -30,27 +30,31 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from ftnids.errors import RingError
 from ftnids.feed.checkpoint import CheckpointError, IdsProcess
 from ftnids.feed.criu_checkpoints import CriuCheckpoints
 from ftnids.feed.fifo import FifoIds, wait_writable
 from ftnids.feed.ids import DeathError
 from ftnids.feed.policy import Policy
 from ftnids.feed.ring import AgreedRing, agreed_hashes
-from ftnids.limits import FEED_BATCH, FEED_WAIT_S, SPECULATION_PACKETS, SPECULATION_US
+from ftnids.limits import AHEAD_SPAN, AHEAD_TOLERANCE_US, FEED_BATCH, FEED_WAIT_S
 from snort_adapter.launchers import IdsLauncher
 
 log = structlog.get_logger()
 
 
 class SpeculativeRing(AgreedRing, Protocol):
-    """A ring whose entries in [stable, speculative) may be read and exported, too, and may still change."""
+    """A ring whose entries in [stable, speculative) may be read ahead, and may still change."""
 
     agreed_slots: int
 
     @property
     def speculative(self) -> int: ...
-    def wait_news(self, stable: int, speculative: int, timeout_s: float) -> int:
-        """Block until seq `stable` is stable, `speculative` can be read, or the time is over; returns `speculative`."""
+    def wait_news(self, stable: int, ahead: int, timeout_s: float) -> int: ...
+    def export_ahead(self, fd: int, first_seq: int, last_seq: int) -> int: ...
+    def ahead_entries(
+        self, first: int, last: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]: ...
 
 
 class Ahead:
@@ -72,8 +76,7 @@ class Ahead:
     def agrees(self, hashes: NDArray[np.uint64], times: NDArray[np.int64]) -> bool:
         """Whether what was decided from `checked` on is what was handed out; then it is checked."""
         count = len(hashes)
-        same = np.array_equal(self._hashes[:count], hashes)
-        if not same or (np.abs(self._times[:count] - times) > SPECULATION_US).any():
+        if not np.array_equal(self._hashes[:count], hashes) or _apart(self._times[:count], times):
             return False
         self._hashes, self._times = self._hashes[count:], self._times[count:]
         self.checked += count
@@ -117,15 +120,18 @@ class OptimisticIds(FifoIds):
         self._distrust = distrust
         self._plain_until = 0  # below this seq it gets stable packets only
         self._ahead: Ahead | None = None
-        self._span = min(SPECULATION_PACKETS, ring.agreed_slots // 4)
-        self.checkpoints = 0
-        self.rollbacks = 0
+        self._span = min(AHEAD_SPAN, ring.agreed_slots // 4)
+        self.ahead = True
+        self._taken = 0
         self.failures = 0  # checkpoints that could not be taken or not be gone back to
 
     def counters(self) -> dict[str, int]:
-        """As `Ids.counters`, with checkpoints, rollbacks, and checkpoints that failed."""
-        mine = {"checkpoints": self.checkpoints, "rollbacks": self.rollbacks, "checkpoints_failed": self.failures}
-        return {**super().counters(), **mine}
+        """Those of every IDS, and checkpoints that could not be taken or not be gone back to."""
+        return {**super().counters(), "checkpoints_failed": self.failures}
+
+    @property
+    def checkpoints(self) -> int:
+        return self._taken
 
     def _input(self, log_dir: Path) -> list[str]:
         super()._input(log_dir)
@@ -192,7 +198,7 @@ class OptimisticIds(FifoIds):
             self._idle()
             return False
         run.reader.lines.limit = image.sizes.get(run.reader.lines.path.name, 0)
-        self.checkpoints += 1
+        self._taken += 1
         self._ahead = Ahead(self.position)
         self._policy.waited(self._policy.clock() - began, self.ring.speculative - there)
         return True
@@ -200,22 +206,28 @@ class OptimisticIds(FifoIds):
     def _speculate(self, ahead: Ahead, last: int) -> None:
         """Hand out what stands in the ring from `ahead.next` on, up to `last`."""
         first = ahead.next
-        entries = self.ring.agreed_entries(first, last)
-        hashes = agreed_hashes(self.ring, entries[0])
         try:
-            taken = self.ring.export_pcap(self._fd, first, last)
+            refs, times, _ = self.ring.ahead_entries(first, last)
+            hashes = agreed_hashes(self.ring, refs)
+        except RingError:  # it changed since it could be read: there will be news
+            return
+        try:
+            taken = self.ring.export_ahead(self._fd, first, last)
         except BrokenPipeError:
             self._brought_back(ahead)
+            return
+        except RingError:
+            self._roll_back("what it was handed changed meanwhile")
             return
         if taken == first:
             wait_writable(self._fd)
             return
+        again, times_again, _ = self.ring.ahead_entries(first, taken)
         count = taken - first
-        again = self.ring.agreed_entries(first, taken)
-        if not all(np.array_equal(entries[column][:count], again[column]) for column in (0, 1, 2)):
+        if not np.array_equal(refs[:count], again) or _apart(times[:count], times_again):
             self._roll_back("what it was handed changed meanwhile")
             return
-        ahead.add(hashes[:count], entries[1][:count], self._policy.clock())
+        ahead.add(hashes[:count], times[:count], self._policy.clock())
 
     def _look_back(self, ahead: Ahead, stable: int) -> None:
         """Compare what was handed out with what is stable."""
@@ -271,6 +283,11 @@ class OptimisticIds(FifoIds):
     def _failed(self, error: CheckpointError) -> None:
         self.failures += 1
         self._limiter.log(log, "error", "checkpoint", "checkpoint failed", ids=self.name, reason=str(error))
+
+
+def _apart(times: NDArray[np.int64], others: NDArray[np.int64]) -> bool:
+    """Whether an IDS could mind that it was told these times instead of the others."""
+    return bool((np.abs(times - others) > AHEAD_TOLERANCE_US).any())
 
 
 def _size(path: Path) -> int:

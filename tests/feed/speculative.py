@@ -41,12 +41,15 @@ class SpeculativeRing(FakeRing):
             self.speculative = max(self.speculative, upto)
             self._news.notify_all()
 
-    def wait_news(self, stable: int, speculative: int, timeout_s: float) -> int:
+    def wait_news(self, stable: int, ahead: int, timeout_s: float) -> int:
         with self._news:
-            self._news.wait_for(lambda: self.stable > stable or self.speculative > speculative or self.ended, timeout_s)
+            self._news.wait_for(lambda: self.stable > stable or self.speculative > ahead or self.ended, timeout_s)
             return self.speculative
 
     def wait_stable(self, seq: int, timeout_s: float) -> int:
         with self._news:
             self._news.wait_for(lambda: self.stable > seq or self.ended, timeout_s)
             return self.stable
+
+    export_ahead = FakeRing.export_pcap
+    ahead_entries = FakeRing.agreed_entries

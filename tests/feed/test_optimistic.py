@@ -21,7 +21,7 @@ from ftnids.feed.checkpoint import CheckpointError
 from ftnids.feed.criu_checkpoints import CriuCheckpoints
 from ftnids.feed.optimistic import Ahead, OptimisticIds
 from ftnids.feed.policy import Policy
-from ftnids.limits import SPECULATION_US
+from ftnids.limits import AHEAD_TOLERANCE_US
 
 from .conftest import packets
 from .fake_ids import FakeIds
@@ -241,7 +241,9 @@ def test_stop_while_ahead_leaves_nothing(bench: Bench) -> None:
     assert not list((bench.folder / "run/checkpoints").iterdir())
 
 
-@pytest.mark.parametrize(("late_us", "agrees"), [(0, True), (SPECULATION_US, True), (SPECULATION_US + 1, False)])
+@pytest.mark.parametrize(
+    ("late_us", "agrees"), [(0, True), (AHEAD_TOLERANCE_US, True), (AHEAD_TOLERANCE_US + 1, False)]
+)
 def test_a_time_within_the_tolerance_is_no_mistake(late_us: int, agrees: bool) -> None:
     ahead = Ahead(7)
     hashes, times = np.arange(5, dtype=np.uint64), np.arange(5, dtype=np.int64)

@@ -202,13 +202,17 @@ class Handle:
 
     def wait_stable(self, seq: int, timeout_ns: int) -> int:
         """Wait until `seq` is stable, the stream has ended, or the time is over; returns `stable`."""
+        self.wait_news(seq, 1 << 63, timeout_ns)
+        return self.stable
+
+    def wait_news(self, seq: int, ahead: int, timeout_ns: int) -> None:
+        """The same, or until `ahead` may be read ahead."""
         deadline = time.monotonic_ns() + timeout_ns
-        while self.stable <= seq and not (self.ended and self.stable == self.agreed):
+        while self.stable <= seq and self.speculative <= ahead and not (self.ended and self.stable == self.agreed):
             left = deadline - time.monotonic_ns()
             if left <= 0:
                 break
             time.sleep(min(left / 1e9, POLL_S))
-        return self.stable
 
     def store_of(self, ref: int) -> tuple[Store, int]:
         """The store that a slot reference points into, and the packet's number there."""
