@@ -256,6 +256,9 @@ class Feed(_Section):
     checkpoint: Literal["criu", "fork", "none"] = Field(
         default="none", description='how it is set back: "fork" goes with Snort, "criu" with every IDS'
     )
+    speculate: Literal["auto", "always"] = Field(
+        default="auto", description='when it runs ahead: "auto" while that pays, measured all the time'
+    )
     ids: Literal["suricata", "snort", "none"] = Field(default="none", description="the IDS; without one, no alerts")
     ids_binary: str = Field(default="", description='"" finds it on PATH (Snort also through FTNIDS_SNORT)')
     ids_config: _PathText = Field(default="", description='its configuration; "" is the minimal one that is shipped')

@@ -19,6 +19,9 @@ from ftnids.alerts.spooled import Spooled
 from ftnids.config import Config
 from ftnids.core import Ring
 from ftnids.feed import DaqIds, Feed, FifoIds, Hashes, Ids, PcapFile, put_aside
+from ftnids.feed.criu_checkpoints import CriuCheckpoints
+from ftnids.feed.optimistic import OptimisticIds
+from ftnids.feed.policy import Policy
 from ftnids.sync.messages import View
 from snort_adapter.launchers import IdsLauncher, launcher
 
@@ -48,10 +51,12 @@ def make_feed(config: Config, ring: Ring) -> tuple[Feed, Ids | None, Hashes | No
 
 
 def _make_ids(config: Config, ring: Ring, program: IdsLauncher) -> Ids:
-    """The IDS on the ring itself where it can read it, else on a pcap stream."""
+    """The IDS on the ring itself where it can read it, else on a pcap stream; with CRIU on a pcap stream."""
     place = config.replica
-    reason = program.ring_fault()
     ahead = config.feed.mode == "optimistic"
+    if ahead and config.feed.checkpoint == "criu":
+        return _make_criu_ids(config, ring, program)
+    reason = program.ring_fault()
     if not reason:
         return DaqIds(ring, program, place.log_dir, config.feed.cpus, group=config.ring.group or None, ahead=ahead)
     if ahead:
@@ -59,6 +64,18 @@ def _make_ids(config: Config, ring: Ring, program: IdsLauncher) -> Ids:
     if program.name == "snort":
         log.get("feed").info("snort_reads_a_pcap_stream", reason=reason)
     return FifoIds(ring, program, place.run_dir, place.log_dir, config.feed.cpus)
+
+
+def _make_criu_ids(config: Config, ring: Ring, program: IdsLauncher) -> Ids:
+    """The IDS that CRIU sets back, where its self-test shows that it can."""
+    place = config.replica
+    checkpoints = CriuCheckpoints(place.run_dir)
+    if reason := checkpoints.self_test():
+        log.get("feed").error("optimistic_mode_off", reason=reason, hint="only what is stable is fed")
+        return FifoIds(ring, program, place.run_dir, place.log_dir, config.feed.cpus)
+    folders = place.run_dir, place.log_dir
+    policy = Policy(always=config.feed.speculate == "always")
+    return OptimisticIds(ring, program, *folders, config.feed.cpus, checkpoints=checkpoints, policy=policy)
 
 
 def make_desk(config: Config, header: Callable[[], tuple[int, int, View]], recent: Recent) -> Desk:

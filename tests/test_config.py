@@ -150,8 +150,10 @@ def test_every_mistake_is_named(key: str, line: str, problem: str) -> None:
     ("ids", "checkpoint", "problem"),
     [
         ("suricata", "fork", 'feed.checkpoint = "fork": goes with feed.ids = "snort"'),
-        ("snort", "criu", 'feed.checkpoint = "criu": the feed does not use it yet'),
+        ("none", "criu", 'feed.checkpoint = "criu": there is no IDS to set back'),
         ("snort", "fork", None),
+        ("snort", "criu", None),
+        ("suricata", "criu", None),
     ],
 )
 def test_what_reads_ahead_can_be_set_back(ids: str, checkpoint: str, problem: str | None) -> None:

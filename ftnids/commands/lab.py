@@ -45,7 +45,7 @@ from rich.console import Console
     type=click.Choice(["criu", "fork", "none"]),
     default="none",
     show_default=True,
-    help="How the IDS is set back; fork is for Snort.",
+    help="How the IDS is set back; fork is for Snort, criu needs root.",
 )
 @click.option(
     "--netns/--no-netns",

@@ -11,6 +11,7 @@ from typing import Final
 
 from ftnids import limits
 from ftnids.errors import FtnidsError, UsageError
+from ftnids.feed.criu_checkpoints import CriuCheckpoints
 from ftnids.lab import netns
 from snort_adapter.launchers import launcher
 
@@ -62,12 +63,13 @@ class Options:
             raise UsageError("--link bond is a link between namespaces; say --netns (as root) with it")
 
     def _check_mode(self) -> None:
-        if self.checkpoint == "criu":
-            raise UsageError("--checkpoint criu is not there yet; use --checkpoint fork, with --ids snort")
         if self.mode == "pessimistic":
             return
         if self.checkpoint == "none":
-            raise UsageError("--mode optimistic needs checkpoints; say --checkpoint fork with it, and --ids snort")
+            raise UsageError("--mode optimistic needs checkpoints; say --checkpoint criu with it, or fork for Snort")
+        if self.checkpoint == "criu":
+            self._check_criu()
+            return
         if self.ids != "snort":
             raise UsageError(f"--checkpoint fork goes with --ids snort, not {self.ids}: only Snort forks by itself")
         try:
@@ -76,6 +78,13 @@ class Options:
             reason = str(error)
         if reason:
             raise UsageError(f"--mode optimistic: {reason}")
+
+    def _check_criu(self) -> None:
+        if self.ids == "none":
+            raise UsageError("--checkpoint criu needs an IDS to set back; say --ids suricata or --ids snort")
+        with tempfile.TemporaryDirectory(prefix="ftnids-lab-") as folder:
+            if reason := CriuCheckpoints(Path(folder)).self_test():
+                raise UsageError(f"--checkpoint criu: {reason}")
 
     def _check_numbers(self) -> None:
         if not 2 <= self.replicas <= limits.MAX_MEMBERS:

@@ -117,6 +117,7 @@ def _configuration(
             "ids": options.ids,
             "mode": options.mode,
             "checkpoint": options.checkpoint,
+            "speculate": "always",
             "ids_config": steady.ids_config(options.ids, places.out),
             "rules": [str(path.resolve()) for path in options.rules],
             "agreed_pcap": "agreed.pcap",

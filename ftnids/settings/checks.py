@@ -40,21 +40,24 @@ def crosschecked(config: Config) -> Iterator[tuple[Key, str]]:
         yield ("sync", "l"), f" = {sync.l}: an anchor is no longer than a cluster; at most sync.k = {sync.k}"
     if sync.report_ms * 2 > sync.delay_ms:
         yield ("sync", "report_ms"), f" = {sync.report_ms}: at most half of sync.delay_ms = {sync.delay_ms}"
-    yield from _check_mode(feed)
+    yield from _check_mode(feed, config.replica.user)
 
 
-def _check_mode(feed: Feed) -> Iterator[tuple[Key, str]]:
+def _check_mode(feed: Feed, user: str) -> Iterator[tuple[Key, str]]:
     """An IDS that is fed early can be set back."""
-    if feed.mode != "optimistic":
-        return
-    if feed.checkpoint == "none":
+    if feed.mode == "optimistic" and feed.checkpoint == "none":
         why = "an IDS that is fed early must be set back where the guess was wrong"
         yield ("feed", "mode"), f' = "optimistic": needs feed.checkpoint, because {why}; set it, or use "pessimistic"'
-    elif feed.checkpoint == "criu":
-        yield ("feed", "checkpoint"), ' = "criu": the feed does not use it yet; use "fork" with Snort'
-    elif feed.ids != "snort":
-        why = "only Snort forks by itself, in the DAQ module"
-        yield ("feed", "checkpoint"), f' = "fork": goes with feed.ids = "snort": {why}; use "pessimistic"'
+    elif feed.mode == "optimistic":
+        why = ""
+        if feed.checkpoint == "fork" and feed.ids != "snort":
+            why = 'goes with feed.ids = "snort": only Snort forks by itself, in the DAQ module'
+        elif feed.ids == "none":
+            why = "there is no IDS to set back"
+        elif feed.checkpoint == "criu" and user not in ("", "root"):
+            why = f'CRIU needs root, and the replica becomes replica.user = "{user}"'
+        if why:
+            yield ("feed", "checkpoint"), f' = "{feed.checkpoint}": {why}; use "pessimistic"'
 
 
 def _check_members(config: Config) -> Iterator[tuple[Key, str]]:

@@ -26,8 +26,8 @@ def refusal(tmp_path: Path, **asked: Any) -> str:
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"mode": "optimistic"}, "--mode optimistic needs checkpoints; say --checkpoint fork"),
-        ({"checkpoint": "criu"}, "--checkpoint criu is not there yet"),
+        ({"mode": "optimistic"}, "--mode optimistic needs checkpoints; say --checkpoint criu"),
+        ({"mode": "optimistic", "checkpoint": "criu"}, "--checkpoint criu needs an IDS to set back"),
         ({"mode": "optimistic", "checkpoint": "fork", "ids": "suricata"}, "only Snort forks by itself"),
         ({"replicas": 1}, "-n 1: a set has 2 to"),
         ({"replicas": 17}, "-n 17: a set has 2 to 16"),
