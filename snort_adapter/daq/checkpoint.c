@@ -31,6 +31,7 @@ static void take_over(struct stream *s)
         _exit(0);
     s->checkpoint = FTN_NO_SEQ;
     s->child = 0;
+    s->forked = true;
     s->limit = s->position;
     stream_report(s, s->position);
     ftn_store_release(report->checkpoint_pid, 0);

@@ -181,9 +181,14 @@ static int ftnids_start(void *handle)
     return DAQ_SUCCESS;
 }
 
+/* Snort stops its source when its logs are closed.  What else it does at its end takes locks that a fork may hold for ever. */
 static int ftnids_stop(void *handle)
 {
-    (void)handle;
+    struct instance *one = handle;
+    if (one->stream.forked) {
+        stream_close(&one->stream);
+        _exit(0);
+    }
     return DAQ_SUCCESS;
 }
 

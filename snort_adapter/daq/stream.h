@@ -32,6 +32,7 @@ struct stream {
     uint64_t epoch;       /* as of which `limit` is right */
     uint64_t checkpoint;  /* its seq, FTN_NO_SEQ without one */
     int child;            /* the process that is the checkpoint */
+    bool forked;          /* this process was a checkpoint: of all threads, only this one is there */
     uint64_t done_position; /* where stream_begin was */
     int64_t done_us;
     uint32_t interrupted; /* another thread says so */

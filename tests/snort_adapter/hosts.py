@@ -81,6 +81,7 @@ class Host:
     """A running host."""
 
     def __init__(self, program: Path) -> None:
+        self.killed = False
         self.process = subprocess.Popen([str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def say(self, *words: object) -> str:
@@ -93,7 +94,16 @@ class Host:
 
     def packets(self, *words: object) -> tuple[str, list[Handed]]:
         """One command whose answer lists packets: the rest of the answer, and these."""
-        said = self.say(*words).split(" ")
+        return self._parse(self.say(*words))
+
+    def answer(self) -> tuple[str, list[Handed]]:
+        """The next answer, without a command."""
+        assert self.process.stdout is not None
+        return self._parse(self.process.stdout.readline().rstrip("\n"))
+
+    @staticmethod
+    def _parse(line: str) -> tuple[str, list[Handed]]:
+        said = line.split(" ")
         found = [part.split(":") for part in said if part.count(":") == 3]
         rest = " ".join(part for part in said if part.count(":") != 3).strip()
         return rest, [Handed(int(time), int(caplen), int(wire), check) for time, caplen, wire, check in found]
@@ -113,7 +123,8 @@ def running(program: Path) -> Iterator[Host]:
     host = Host(program)
     try:
         yield host
-        assert host.end() == 0
+        status = host.end()
+        assert host.killed or status == 0
     finally:
         if host.process.poll() is None:
             host.process.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from ftnids.core import RECOVERED, Ring, hash_frame
 from ftnids.core.layout import fnv1a
 from ftnids.core.packets import VOID, PacketBatch
-from ftnids.core.reader import CHECKPOINT, FED, FORMAT, PID, SUFFIX, TAKEN, Reader, State
+from ftnids.core.reader import CHECKPOINT, FED, FORMAT, PID, SUFFIX, TAKEN, Mode, Reader, State
 from ftnids.core.segment import path_of
 from ftnids.errors import RingError
 
@@ -265,6 +266,74 @@ def test_a_segment_of_another_ring_is_refused(stream: Stream, host3: Host) -> No
     with path.open("r+b") as file:
         file.write(body + struct.pack("<Q", fnv1a(body)))
     assert "goes with another ring" in host3.say("open", stream.ring.name, 100)
+
+
+# -- reading ahead ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forking(stream: Stream, host3: Host) -> Reader:
+    """The host reads ahead, at most 50 packets beyond a checkpoint; 10 packets are stable, 1,000 may be read."""
+    stream.reader.close()
+    stream.reader = Reader.create(stream.ring, start=0, mode=Mode.FORK, span=50)
+    host3.say("open", stream.ring.name, 65535)
+    host3.say("start")
+    stream.ring.set_stable(10)
+    stream.ring._handle.speculative = 1_000
+    return stream.reader
+
+
+def give_back(host: Host, first: int, count: int) -> None:
+    assert {host.say("finalize", number) for number in range(first, first + count)} == {"0"}
+
+
+def test_ahead_of_what_is_stable_there_is_a_checkpoint(stream: Stream, host3: Host, forking: Reader) -> None:
+    stable, ahead = stream.between(0, 10), stream.between(10, 60)
+    assert host3.packets("receive", 64) == ("ok", stable)
+    assert host3.packets("receive", 64) == ("would_block", []), "messages are out: this is no moment for a checkpoint"
+    give_back(host3, 0, len(stable))
+    assert host3.packets("receive", 64) == ("ok", ahead)
+    report = forking.report()
+    assert (report.checkpoint, report.fed, report.taken, report.checkpoints) == (10, 10, 60, 1)
+    give_back(host3, len(stable), len(ahead))
+    assert host3.packets("receive", 64) == ("would_block", []), "so far and no further"
+    assert forking.report().fed == 10
+    stream.ring.set_stable(60)
+    assert host3.packets("receive", 64)[0] in ("ok", "would_block")
+    assert forking.report().checkpoint in (60, None)
+    assert forking.report().fed == 60
+    host3.say("close")
+
+
+def test_after_a_change_nothing_is_handed_out_before_the_word(stream: Stream, host3: Host, forking: Reader) -> None:
+    give_back(host3, 0, len(host3.packets("receive", 64)[1]))
+    assert host3.packets("receive", 5)[0] == "ok"
+    stream.ring._handle.retract(500)
+    stream.ring._handle.speculative = 1_000
+    assert host3.packets("receive", 64) == ("would_block", [])
+    forking.good(stream.ring.epoch)
+    assert host3.packets("receive", 5)[0] == "ok"
+    host3.say("close")
+
+
+def test_a_checkpoint_goes_on_where_it_was_taken(stream: Stream, host3: Host, forking: Reader) -> None:
+    give_back(host3, 0, len(host3.packets("receive", 64)[1]))
+    assert host3.packets("receive", 64)[0] == "ok"
+    taken = forking.report()
+    host3.process.kill()
+    host3.process.wait()
+    stream.ring._handle.retract(20)
+    stream.ring._handle.speculative = 30
+    forking.good(stream.ring.epoch)
+    forking.go_on()
+    assert host3.answer() == ("ok", stream.between(10, 30)), "what the fork interrupted is answered anew"
+    report = forking.report()
+    assert (report.pid, report.taken, report.fed) == (taken.checkpoint_pid, 30, 10)
+    assert (report.checkpoint, report.checkpoints) == (10, 2)
+    for pid in (report.pid, report.checkpoint_pid):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    host3.killed = True
 
 
 # -- the replica's side ----------------------------------------------------------------------------
