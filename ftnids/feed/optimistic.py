@@ -7,7 +7,7 @@ first packet that is not stable a checkpoint is taken at `next`; from then on th
 and compared with what is decided as soon as that is stable.
 
     plain --[a packet that is not stable]--> take a checkpoint --> ahead
-    ahead --[all that was handed out is stable and the same]--> plain, the checkpoint is dropped
+    ahead --[all that was handed out is stable and the same, and no more is there]--> plain, the checkpoint is dropped
     ahead --[something else was decided, or the IDS died]--> restore the checkpoint --> plain, fed again from there
 
 `position`, below which the ring may free packets and this IDS is done for good, stays at the checkpoint while one
@@ -175,10 +175,10 @@ class OptimisticIds(FifoIds):
         if not may or self.ring.ended:
             return self.ring.wait_stable(checked, FEED_WAIT_S) > checked
         readable = self.ring.wait_news(checked, first, FEED_WAIT_S)
-        if readable <= first or self.ring.stable > checked:
+        if readable <= first:
             return self.ring.stable > checked
         if ahead is None:
-            return self._checkpoint()
+            return self.ring.stable > first or self._checkpoint()
         self._speculate(ahead, min(readable, first + FEED_BATCH, self.position + self._span))
         return True
 
@@ -244,8 +244,16 @@ class OptimisticIds(FifoIds):
                 self._policy.gained(*gain)
         if self.ring.ended and stable >= self.ring.agreed and ahead.next > stable:
             self._roll_back("")  # packets that never came to be
-        elif ahead.checked == ahead.next and stable > self.position:
+        elif ahead.checked == ahead.next and self._is_enough(ahead):
             self._confirm(ahead)
+
+    def _is_enough(self, ahead: Ahead) -> bool:
+        """Whether a checkpoint after which all was right has served: nothing is ahead, or it is far behind.
+
+        As long as it stands what comes is handed out at once: to take the next one costs time.
+        """
+        far = ahead.next - self.position >= self._span
+        return far or self.ring.ended or max(self.ring.stable, self.ring.speculative) <= ahead.next
 
     def _brought_back(self, ahead: Ahead) -> None:
         """It died ahead: it goes back, and what it was handed comes again when it is stable."""
