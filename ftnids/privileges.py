@@ -29,8 +29,6 @@ from ftnids.errors import ConfigError
 
 CAPABILITIES: Final = {
     "CAP_NET_BIND_SERVICE": 10,
-    "CAP_SYS_PTRACE": 19,
-    "CAP_CHECKPOINT_RESTORE": 40,
 }
 LAST: Final = Path("/proc/sys/kernel/cap_last_cap")
 FIRST_FREE_PORT: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -49,9 +47,6 @@ def needed(config: Config) -> dict[str, str]:
     port = config.cluster.member[config.me].parsed.port
     if port < int(FIRST_FREE_PORT.read_text()):
         kept["CAP_NET_BIND_SERVICE"] = f"a rejoin listens at port {port} again"
-    if config.feed.mode == "optimistic" and config.feed.checkpoint == "criu":
-        kept["CAP_CHECKPOINT_RESTORE"] = "CRIU restores the IDS from a checkpoint"
-        kept["CAP_SYS_PTRACE"] = "CRIU reads the memory of the IDS"
     return kept
 
 

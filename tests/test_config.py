@@ -299,3 +299,9 @@ def test_lines_of_keys() -> None:
         ("nowhere",): 1,
     }.items():
         assert lines.find(key) == line, key
+
+
+def test_criu_needs_a_replica_that_stays_root() -> None:
+    lines = {"feed__mode": 'mode = "optimistic"', "feed__ids": 'ids = "suricata"', "replica__user": 'user = "nobody"'}
+    (shown,) = problems(changed(**lines, feed__checkpoint='checkpoint = "criu"'))
+    assert 'feed.checkpoint = "criu": CRIU needs root, and the replica becomes replica.user = "nobody"' in shown

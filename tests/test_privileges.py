@@ -166,7 +166,3 @@ def test_what_is_needed_depends_on_the_settings(tmp_path: Path) -> None:
 
     assert needed() == set()
     assert needed(port=80) == {"CAP_NET_BIND_SERVICE"}
-    config = parse_text(configuration(), tmp_path / "a.toml")
-    for checkpoint, kept in (("criu", {"CAP_CHECKPOINT_RESTORE", "CAP_SYS_PTRACE"}), ("fork", set())):
-        feed = config.feed.model_copy(update={"mode": "optimistic", "checkpoint": checkpoint})
-        assert set(privileges.needed(config.model_copy(update={"feed": feed}))) == kept
