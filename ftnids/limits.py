@@ -130,6 +130,7 @@ SINK_BACKOFF_S: Final = 5.0  # longest pause before a receiver that is down is t
 SINK_CLOSE_S: Final = 2.0  # for a receiver to take what is left when the replica ends; the rest waits in the spool
 SYSLOG_BYTES: Final = 4_096  # of one line to syslog; longer ones are cut
 REDIS_IDS: Final = 262_144  # ids that Redis notes beside the alerts, to leave out repeats; the oldest go
+ALERT_LOOK_BACK: Final = 4 << 20  # bytes of an output, the newest, in which `alerts -f` finds what it begins with
 ALERT_STRETCHES: Final = 64  # stretches of an output that others wrote, not looked at yet; more are taken for one
 COLD_S: Final = 600  # of agreed time for which an IDS started in mid-stream may lack the memory of older flows
 STALL_MS: Final = 300  # a coordinator that did nothing for so long may have been replaced [sync.failure_ms]

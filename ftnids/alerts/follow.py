@@ -18,7 +18,10 @@ class LineFollower:
     file may be cut there.
     """
 
-    def __init__(self, path: Path, *, max_line: int = MAX_LOG_LINE, chunk: int = ALERT_READ_BYTES) -> None:
+    def __init__(
+        self, path: Path, *, max_line: int = MAX_LOG_LINE, chunk: int = ALERT_READ_BYTES, last: int | None = None
+    ) -> None:
+        """`last`: of what is there now, the newest so many bytes alone, the first of which may be inside a line."""
         self.path = path
         self.overlong = 0
         self.restarts = 0  # truncations and rotations seen
@@ -26,7 +29,7 @@ class LineFollower:
         self._max_line = max_line
         self._chunk = chunk
         self._fd = -1
-        self._offset = 0
+        self._offset = 0 if last is None or not path.exists() else max(0, path.stat().st_size - last)
         self._partial = b""
         self._skipping = False  # inside an overlong line
 

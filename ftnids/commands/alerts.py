@@ -17,6 +17,7 @@ from ftnids.alerts.follow import LineFollower
 from ftnids.alerts.readers import Record
 from ftnids.alerts.recent import short
 from ftnids.errors import FtnidsError, UsageError
+from ftnids.limits import ALERT_LOOK_BACK
 from ftnids.status.text import plain
 
 LOOK_S: Final = 0.2  # between looks at the files, with -f
@@ -57,7 +58,7 @@ def command(files: tuple[Path, ...], paths: tuple[Path, ...], follow: bool, line
 
 def _follow(outputs: list[Path], first: int, as_json: bool) -> None:
     """Show the newest `first` alerts, then whatever comes, for ever."""
-    followers = [LineFollower(path) for path in outputs]
+    followers = [LineFollower(path, last=ALERT_LOOK_BACK) for path in outputs]
     once = history.Once()
     newest: deque[Record] = deque(maxlen=first)
     for follower in followers:

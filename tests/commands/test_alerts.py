@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from ftnids.alerts import history
+from ftnids.alerts.follow import LineFollower
 from ftnids.alerts.outputs import JsonLines, as_line
 from ftnids.commands.alerts import command
 from ftnids.errors import FtnidsError, UsageError
@@ -100,6 +102,19 @@ def follower(path: Path) -> Iterator[Follower]:
     yield made
     made.process.kill()
     made.process.wait()
+
+
+def test_following_a_large_file_begins_near_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.jsonl"
+    with path.open("wb") as file:
+        for number in range(60_000, 0, -1):
+            file.write(as_line(record(number)))
+    follower = LineFollower(path, last=10_000)
+    numbers = [found["ftnids"]["seq"] for found in map(history.parse, follower.poll()) if found is not None]
+    follower.close()
+    assert numbers == list(range(len(numbers), 0, -1))
+    assert 20 < len(numbers) < 40
+    assert LineFollower(tmp_path / "away", last=10).poll() == []
 
 
 def test_following_through_rotation_truncation_and_a_new_file(follower: Follower, path: Path) -> None:
