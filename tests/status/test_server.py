@@ -103,7 +103,7 @@ def test_who_does_not_read_is_dropped_and_the_others_see_all(
     try:
         with connect(path), connect(path) as reader, reader.makefile("rb") as file:
             for _ in range(3):
-                assert SetView.parse(file.readline()).members[0].alive
+                assert SetView.parse(file.readline()).members[0].snapshot is not None
                 made.news()
             until(lambda: made.counters["viewers_dropped"] >= 1)
             assert made.counters["viewers"] <= 1
@@ -275,6 +275,7 @@ def test_a_client_follows_through_the_death_and_return_of_a_replica(roster: Rost
         assert "has gone" in viewer.trouble
         assert viewer.view is not None
         assert viewer.view.members[0].state == "dead"
+        roster.own(snapshot("r0"))
         second = Server(roster, path)
         until(lambda: viewer.poll(0.1))
         assert viewer.trouble == ""
