@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -21,42 +17,12 @@ from ftnids.alerts.redis_sink import Redis, password
 from ftnids.alerts.sinks import ForgetfulError, SinkError
 from ftnids.alerts.spooled import Spooled
 from ftnids.errors import ConfigError
+from ftnids.lab.processes import wait_until
+from tests.redis_server import Server
 
 from .records import identified
 
-redis = pytest.importorskip("redis")
-OPTIONS = ["--port", "0", "--save", ""]
-READY = b"eady to accept connections"
-
-
-class Server:
-    """A redis-server on a socket in `directory`, where its data are, too."""
-
-    def __init__(self, binary: Path, directory: Path, *options: str) -> None:
-        self.socket = directory / "redis.sock"
-        self.url = f"unix://{self.socket}"
-        self._command = [str(binary), "--unixsocket", str(self.socket), "--dir", str(directory), *OPTIONS, *options]
-        self._process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE)
-        assert self._process.stdout is not None
-        assert any(READY in line for line in self._process.stdout), "redis-server does not start"
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.communicate()
-            self._process = None
-
-    def client(self, **options: Any) -> Any:
-        return redis.Redis.from_url(self.url, **options)
-
-    def ids(self, key: str = "alerts") -> list[str]:
-        """The ids in the stream, in order."""
-        with self.client() as client:
-            return [json.loads(fields[b"eve"])["ftnids"]["id"] for _, fields in client.xrange(key)]
+pytest.importorskip("redis")
 
 
 @pytest.fixture
@@ -87,7 +53,7 @@ def test_a_stream_has_each_id_once(server: Server) -> None:
     assert target.put(lines(3, 8)) == 5
     other = sink(server)  # the coordinator that takes over
     assert put(other, lines(0, 9)) == 9
-    assert server.ids() == [str(n) for n in range(9)]
+    assert server.ids("alerts") == [str(n) for n in range(9)]
     target.close()
     other.close()
 
@@ -99,7 +65,7 @@ def test_each_status_of_an_alert_is_there_once(server: Server) -> None:
     both = [as_line(provisional), as_line(identified("1"))]
     put(target, both)
     target.put(both)
-    assert server.ids() == ["1", "1"]
+    assert server.ids("alerts") == ["1", "1"]
     target.close()
 
 
@@ -111,7 +77,7 @@ def test_a_user_who_may_not_ask_for_the_run_id(server: Server) -> None:
     put(target, lines(0, 3))
     target.close()
     assert put(target, lines(0, 5)) == 5
-    assert server.ids() == [str(n) for n in range(5)]
+    assert server.ids("alerts") == [str(n) for n in range(5)]
     target.close()
 
 
@@ -135,7 +101,7 @@ def test_a_stream_and_the_ids_beside_it_do_not_grow(server: Server, monkeypatch:
         assert client.xlen("alerts") <= 400
         assert client.zcard("{alerts}:ids") == 50
     assert target.put(lines(990, 1000)) == 10
-    found = server.ids()
+    found = server.ids("alerts")
     assert found == [str(n) for n in range(int(found[0]), 1000)]
     target.close()
 
@@ -209,11 +175,10 @@ def test_killed_and_restarted_under_load(
             server.start()
         stop.set()
         writer.join()
-        while out.counters()["waiting_bytes"]:
-            time.sleep(0.01)
+        wait_until(lambda: not out.counters()["waiting_bytes"], 60, "the end of the spool")
         out.close()
     try:
-        assert server.ids() == [str(n) for n in range(total)]
+        assert server.ids("alerts") == [str(n) for n in range(total)]
     finally:
         server.kill()
     counted = out.counters()
