@@ -103,10 +103,9 @@ def _network(root: Path) -> dict[str, str]:
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     names = ("PIP_", "http_proxy", "https_proxy", "no_proxy")
     told = {name: value for name, value in os.environ.items() if name.startswith(names)}
-    if "PIP_CERT" in told:
-        target = root / told["PIP_CERT"].lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(told["PIP_CERT"], target)
+    if "PIP_CERT" in told:  # beside the root's own, which its packages write
+        shutil.copy(told["PIP_CERT"], root / "run/host.crt")
+        told["PIP_CERT"] = "/run/host.crt"
     return told
 
 
