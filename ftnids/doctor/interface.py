@@ -33,6 +33,9 @@ _WHY_BUFFER: Final = "what comes while the capture thread waits for a CPU must f
 def examine(interface: str, settings: Capture) -> list[Finding]:
     """All findings about a capture interface, to be captured on with `settings`."""
     if not re.fullmatch(r"[^/\s]{1,15}", interface) or not (SYS / interface).exists():
+        if not SYS.is_dir():
+            do = "mount -t sysfs sysfs /sys (a container has it by itself)"
+            return [fail("interface", f"{SYS} is not there, which tells of interfaces", _WHY_THERE, do)]
         there = ", ".join(sorted(path.name for path in SYS.iterdir()))
         return [fail("interface", f"there is no interface {interface}", _WHY_THERE, f"name one of {there}")]
     return [up(interface), promiscuous(interface, settings), *queue(interface), *frames(interface, settings)]

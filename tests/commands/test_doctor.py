@@ -222,6 +222,12 @@ def test_an_interface_that_is_not_there() -> None:
         assert "down" not in finding.why
 
 
+def test_a_root_directory_without_sys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(interface, "SYS", tmp_path / "none")
+    (finding,) = interface.examine("lo", config.Capture())
+    is_advice(finding, Level.FAIL, "is not there, which tells of interfaces", "mount -t sysfs")
+
+
 def test_the_loopback_interface_is_for_trials() -> None:
     """Nobody should take its address away."""
     found = [one for one in interface.examine("lo", config.Capture()) if one.name in ("interface", "frames", "buffer")]
