@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint demo bench fuzz soak clean
+.PHONY: help setup build test lint docs demo bench fuzz soak clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: build ## all tests; ARGS="-k ring" passes arguments to pytest
 
 lint: build ## ruff and mypy --strict
 	@$(PYTHON) -m ruff check .; ruff=$$?; $(PYTHON) -m mypy && exit $$ruff
+
+docs: setup ## the documentation as a site, in build/site; a warning is an error
+	@$(PYTHON) -m mkdocs build -q --strict
 
 demo: build ## two lossy replicas, a real Suricata each, one clean alert stream; ends with an error if they disagree
 	@.venv/bin/ftnids lab -n 2 --loss 0.05 --reference -o demo-out

@@ -126,7 +126,8 @@ import tomllib
 with open("pyproject.toml", "rb") as file:
     pyproject = tomllib.load(file)
 project = pyproject["project"]
-every = pyproject["build-system"]["requires"] + project["dependencies"] + project["optional-dependencies"]["dev"]
+extras = project["optional-dependencies"]
+every = pyproject["build-system"]["requires"] + project["dependencies"] + extras["dev"] + extras["docs"]
 print("\n".join(sorted(every)))
 PYTHON
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -13,17 +14,24 @@ import pytest
 import ftnids
 
 ROOT = Path(__file__).resolve().parent.parent
+NEWCOMER_SECONDS = 240  # what the script gives itself; a minute is usual
 
 
-@pytest.mark.slow
-def test_the_wheel_is_complete(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where meson is
     done = subprocess.run(
-        [*command, tmp_path, ROOT], env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+        [*command, folder, ROOT], env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob(f"ftnids-{ftnids.__version__}-*.whl")
+    (made,) = folder.glob(f"ftnids-{ftnids.__version__}-*.whl")
+    return made
+
+
+@pytest.mark.slow
+def test_the_wheel_is_complete(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.startswith("ftnids/core/_core") and name.endswith(".so") for name in names)
     kept = [path for folder in ("ftnids", "snort_adapter", "replicas") for path in sorted((ROOT / folder).rglob("*"))]
@@ -31,3 +39,30 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     wanted = [str(path.relative_to(ROOT)) for path in kept if path.suffix in suffixes]
     missing = [name for name in wanted if name not in names]
     assert not missing, f"not in the wheel: {missing}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(NEWCOMER_SECONDS + 30)
+def test_a_newcomer(wheel: Path, tmp_path: Path, needs_root: None, needs_suricata: Path) -> None:
+    """Install, init, two replicas on a hub, an attack: one alert; a replica is killed and comes back."""
+    environment = os.environ | {
+        "PYTHON": sys.executable,
+        "NEWCOMER_SECONDS": str(NEWCOMER_SECONDS),
+        "KEEP": str(tmp_path),
+    }
+    script = ROOT / "tests/newcomer.sh"
+    done = subprocess.run([script, wheel], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("three attacks, three alerts: PASS\n")
+
+
+def test_a_newcomer_who_fails_leaves_nothing(tmp_path: Path, needs_root: None, needs_suricata: Path) -> None:
+    """A wheel that is none: the script says so and ends; the check for leaks does the rest."""
+    wheel = tmp_path / "ftnids-0-py3-none-any.whl"
+    wheel.write_text("no wheel")
+    environment = os.environ | {"PYTHON": sys.executable, "KEEP": str(tmp_path)}
+    done = subprocess.run(
+        [ROOT / "tests/newcomer.sh", wheel], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode not in (0, -signal.SIGKILL)
+    assert "FAILED" in done.stderr
