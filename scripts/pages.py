@@ -36,7 +36,7 @@ def place(path: str) -> str:
 
 def target(link: str, page: str) -> str:
     """The path in the repository that `link` on the page at `page` means."""
-    return os.path.normpath(os.path.join(os.path.dirname(page), link))
+    return os.path.normpath(Path(page).parent / link)
 
 
 def links(page: str) -> list[str]:
@@ -63,9 +63,8 @@ def reachable() -> set[str]:
 
 def listing(folder: str) -> str:
     """A page for a folder that has no README.md: its files, each with the title of its page."""
-    rows = []
-    for path in sorted((ROOT / folder).glob("*.md")):
-        rows.append(f"* [{path.read_text().splitlines()[0].lstrip('# ')}]({path.name})")
+    pages = sorted((ROOT / folder).glob("*.md"))
+    rows = [f"* [{path.read_text().splitlines()[0].lstrip('# ')}]({path.name})" for path in pages]
     others = [path.name for path in sorted((ROOT / folder).iterdir()) if path.is_file() and path.suffix != ".md"]
     rows += [f"* `{name}`" for name in others if not name.startswith(".")]
     return "\n".join([f"# {folder.removeprefix(DOCS + '/')}/", "", *rows, ""])
@@ -99,7 +98,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         path = target(match[1], own)
         if path.startswith("..") or not (ROOT / path).exists():
             return match[1]
-        return os.path.relpath(place(path), os.path.dirname(uri) or ".")
+        return os.path.relpath(place(path), Path(uri).parent)
 
     pieces = FENCE.split(markdown)  # text, block, text, ...
     return "".join(piece if at % 2 else LINK.sub(site, piece) for at, piece in enumerate(pieces))

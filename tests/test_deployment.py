@@ -1,4 +1,4 @@
-"""The set-ups of replicas/: their commands, run in network namespaces, show every sensor every frame once, as it was."""
+"""The set-ups of replicas/: their commands, run in network namespaces, show every sensor each frame once, unchanged."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def judged(net: Net, sensors: list[Sensor], ends: tuple[str, ...]) -> None:
         net.send(end)
     count = sum(len(frames(end)) for end in ends)
     for sensor in sensors:
-        wait_until(lambda sensor=sensor: len(sensor.seen()) >= count, 10.0)
+        wait_until(lambda sensor=sensor: len(sensor.seen()) >= count, 10.0, "that all frames are seen")  # type: ignore[misc]
         seen = sensor.seen()
         for end in ends:
             assert [frame for frame in seen if frame[11:12] == end[:1].encode()] == frames(end)

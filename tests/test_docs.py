@@ -33,7 +33,6 @@ from tests.pages import ROOT, Block
 NEEDS_A_HOST: Final = {
     "curl": "asks a web server behind the reader's link; tests/newcomer.sh sends the same request",
     "kill": "ends a replica that runs; tests/newcomer.sh does that",
-    "pgrep": "as kill",
     "cmp": "compares what two replicas wrote; tests/lab does",
     "socat": "reads the socket of a replica that runs; tests/status does",
     "head": "as socat",
@@ -55,7 +54,7 @@ LOOKED_UP: Final = {  # runs for long, or for ever
 
 def forever(words: list[str]) -> bool:
     """Whether this `ftnids` command does not end by itself, or is shown without what it needs."""
-    return words[1] == "run" and "-T" not in words or "-f" in words
+    return (words[1] == "run" and "-T" not in words) or "-f" in words
 
 
 def shell() -> Iterator[tuple[Block, list[str]]]:
@@ -185,11 +184,12 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "WARNING" not in done.stderr, done.stderr
     for page in ("index.html", "quickstart.html", "faq.html", "repository/replicas/span/index.html", "packet.svg"):
         assert (tmp_path / "site" / page).is_file(), page
-    dead = []
-    for html in (tmp_path / "site").rglob("*.html"):
-        for link in re.findall(r'(?:href|src)="([^"#:?]+)[#?"]', html.read_text()):
-            if html.name != "404.html" and not (html.parent / link).exists():
-                dead.append(f"{html.relative_to(tmp_path)}: {link}")
+    dead = [
+        f"{html.relative_to(tmp_path)}: {link}"
+        for html in (tmp_path / "site").rglob("*.html")
+        for link in re.findall(r'(?:href|src)="([^"#:?]+)[#?"]', html.read_text())
+        if html.name != "404.html" and not (html.parent / link).exists()
+    ]
     assert not dead, dead
 
 

@@ -41,6 +41,12 @@ def test_the_wheel_is_complete(wheel: Path) -> None:
     assert not missing, f"not in the wheel: {missing}"
 
 
+def newcomer(wheel: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    given = {"PYTHON": sys.executable, "NEWCOMER_SECONDS": str(NEWCOMER_SECONDS), "KEEP": str(folder)}
+    command = [ROOT / "tests/newcomer.sh", wheel]
+    return subprocess.run(command, env=os.environ | given, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(NEWCOMER_SECONDS + 30)
 def test_a_newcomer(wheel: Path, tmp_path: Path, needs_root: None, needs_suricata: Path) -> None:
@@ -60,9 +66,6 @@ def test_a_newcomer_who_fails_leaves_nothing(tmp_path: Path, needs_root: None, n
     """A wheel that is none: the script says so and ends; the check for leaks does the rest."""
     wheel = tmp_path / "ftnids-0-py3-none-any.whl"
     wheel.write_text("no wheel")
-    environment = os.environ | {"PYTHON": sys.executable, "KEEP": str(tmp_path)}
-    done = subprocess.run(
-        [ROOT / "tests/newcomer.sh", wheel], env=environment, capture_output=True, text=True, check=False
-    )
+    done = newcomer(wheel, tmp_path)
     assert done.returncode not in (0, -signal.SIGKILL)
     assert "FAILED" in done.stderr
