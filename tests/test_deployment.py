@@ -28,7 +28,7 @@ TAG: Final = b"\x81\x00\x00\x2a"  # VLAN 42
 MIDDLE: Final = ("the hub", "the switch", "the copying machine")
 EVERYWHERE: Final = ROOT / "docs/deployment.md"
 ENDS: Final = {"hub": ("left", "right"), "span": ("left", "right"), "bond": ("left",), "vxlan": ("left",)}
-DEVICES: Final = {"bond": "type bond mode broadcast", "vxlan": "type vxlan id 1 dstport 4789", "tap": "type dummy"}
+DEVICES: Final = {"bond": "type bond mode broadcast", "vxlan": "type vxlan id 1 dstport 4789"}
 
 
 def blocks(page: Path) -> list[Block]:
@@ -47,9 +47,9 @@ def frames(sender: str) -> list[bytes]:
     """Small, large and tagged frames, each with other contents."""
     addresses = b"\x02\x00\x00\x00\x00\xee" + b"\x02\x00\x00\x00\x00" + sender[:1].encode()
     return [
-        addresses + tag + ETHERTYPE + f"{sender} {at:04} ".encode() * (size // 10)
+        addresses + tag + ETHERTYPE + (f"{sender} {at:04} ".encode() * 200)[:size]
         for at in range(20)
-        for tag, size in ((b"", 60), (b"", 1490), (TAG, 800))
+        for tag, size in ((b"", 46), (b"", 1500), (TAG, 800))
     ]
 
 
@@ -102,9 +102,9 @@ class Net:
         with netns.entered(self.full(name)):
             capture = Capture.live(interface, snaplen=65535, promiscuous=True, buffer_bytes=1 << 22, bpf="")
         self.undo.callback(capture.close)
-        sizes = {"slots": 1024, "recovered_slots": 64, "recovered_bytes": 1 << 20, "agreed_slots": 64}
+        sizes = {"slots": 1024, "recovered_slots": 1024, "recovered_bytes": 1 << 20, "agreed_slots": 1024}
         ring = Ring.create(
-            f"ftnids-{self.tag}-{name}", arena_bytes=1 << 22, linktype=capture.linktype, snaplen=65535, seed=1, **sizes
+            f"{leftovers.ring_tag()}-{name}", arena_bytes=1 << 22, linktype=capture.linktype, snaplen=65535, seed=1, **sizes
         )
         self.undo.callback(ring.close, unlink=True)
         return Sensor(capture, ring)
@@ -188,7 +188,6 @@ def test_every_sensor_sees_every_frame_once(kind: str, net: Net) -> None:
 
 
 def test_a_tap_with_an_output_for_each_direction(net: Net) -> None:
-    net.need("tap")
     net.cable("left", "eth0", "a", "eth1")
     net.cable("right", "eth0", "a", "eth2")
     page = ROOT / "replicas/hub/README.md"

@@ -123,8 +123,8 @@ def test_the_list_of_what_is_not_run_is_short_and_used() -> None:
 
 # -- what can be run, is ------------------------------------------------------------------------------
 def ftnids(folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command as it is shown, on an interface that is there."""
-    here = ["lo" if word == "eth1" else word for word in words]
+    """Run a command as it is shown, on an interface and addresses that are there."""
+    here = ["lo" if word == "eth1" else word.replace("192.0.2.", "127.0.0.") for word in words]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "FTNIDS_FEED__IDS": "none"}
     command = [sys.executable, "-m", "ftnids", *here]
     return subprocess.run(
