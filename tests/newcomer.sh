@@ -7,7 +7,7 @@
 # It runs in PID and mount namespaces of its own, with its own /dev/shm and /run/netns, and makes network namespaces for
 # everything that sends: whatever happens, also kill -9, nothing of it is left.  Exit status 0: all was as it should be.
 # KEEP=DIR works in that directory and leaves it, to look at.
-set -euo pipefail
+set -Eeuo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 if [[ ${1-} != --inside ]]; then
     root=$(cd "$(dirname "$0")/.." && pwd)
@@ -27,6 +27,7 @@ fi
 readonly ROOT=$2 WORK=$3 ATTACK='/files/../../etc/passwd' SID=8400001
 WHEEL=$4
 readonly LINK_A=10.83.0.1 LINK_B=10.83.0.2 SERVER=10.84.0.2
+unset PYTHONPATH # the checkout is not to be seen
 export FTNIDS_RING__ARENA_MB=32 FTNIDS_RING__RECOVERED_MB=16 # a small machine's share of /dev/shm
 
 say() { printf 'newcomer: %s\n' "$*"; }
@@ -76,17 +77,17 @@ install() {
 inside() { # inside NAMESPACE COMMAND...
     ip netns exec "$@"
 }
-port() { # port NAMESPACE INTERFACE: a cable from there to the hub, where its end is called as the namespace
-    inside hub ip link add "$1" type veth peer "$2" netns "$1"
-    inside hub ip link set "$1" up arp off
+port() { # port NAMESPACE INTERFACE: a cable from there to the hub, where its end is called to-NAMESPACE
+    inside hub ip link add "to-$1" type veth peer "$2" netns "$1"
+    inside hub ip link set "to-$1" up arp off
     inside "$1" ip link set "$2" up
-    inside hub ethtool -K "$1" rx off tx off sg off tso off gso off gro off >/dev/null 2>&1
-    inside "$1" ethtool -K "$2" rx off tx off sg off tso off gso off gro off >/dev/null 2>&1
+    inside hub ethtool -K "to-$1" rx off tx off sg off tso off gso off gro off >/dev/null
+    inside "$1" ethtool -K "$2" rx off tx off sg off tso off gso off gro off rxvlan off txvlan off >/dev/null
 }
-repeat() { # repeat FROM TO...
-    local from=$1 to copies=()
+repeat() { # repeat FROM TO...: what comes in from that namespace goes out to the others
+    local from=to-$1 to copies=()
     shift
-    for to in "$@"; do copies+=(action mirred egress mirror dev "$to"); done
+    for to in "$@"; do copies+=(action mirred egress mirror dev "to-$to"); done
     inside hub tc qdisc add dev "$from" ingress
     inside hub tc filter add dev "$from" parent ffff: protocol all u32 match u32 0 0 "${copies[@]}"
 }
@@ -144,7 +145,7 @@ PYTHON
 # -- what the operator sees -----------------------------------------------------------------------
 files=(-c "set/replica-a.toml" -c "set/replica-b.toml")
 attacks() { # how often the attack stands in `ftnids alerts`
-    { ftnids alerts "${files[@]}" 2>/dev/null || true; } | grep -c "\[$SID\]" || true
+    { ftnids alerts "${files[@]}" 2>/dev/null || true; } | grep -c ":$SID:" || true
 }
 attacks_are() { [[ $(attacks) = "$1" ]]; }
 status_is() { # status_is LEVEL: 0 healthy, 1 degraded, 2 down; asked of replica a
@@ -153,7 +154,7 @@ status_is() { # status_is LEVEL: 0 healthy, 1 degraded, 2 down; asked of replica
     [[ $level = "$1" ]]
 }
 start() { # start NAME: a replica, in the background; its process id in pids[NAME]
-    inside "$1" ftnids run -c "set/replica-$1.toml" >>"$WORK/replica-$1.log" 2>&1 &
+    ip netns exec "$1" ftnids run -c "set/replica-$1.toml" >>"$WORK/replica-$1.log" 2>&1 &
     pids[$1]=$!
 }
 stop() { # stop NAME: in order, and it ends well
@@ -177,7 +178,7 @@ wait_for 30 "the attack is in ftnids alerts" attacks_are 1
 ftnids alerts "${files[@]}"
 
 kill -KILL "${pids[b]}"
-wait "${pids[b]}" || true
+wait "${pids[b]}" 2>/dev/null || true
 wait_for 30 "replica b is killed: status 1" status_is 1
 cat "$WORK/status.txt"
 ask "$ATTACK"
