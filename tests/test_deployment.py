@@ -102,9 +102,16 @@ class Net:
         with netns.entered(self.full(name)):
             capture = Capture.live(interface, snaplen=65535, promiscuous=True, buffer_bytes=1 << 22, bpf="")
         self.undo.callback(capture.close)
-        sizes = {"slots": 1024, "recovered_slots": 1024, "recovered_bytes": 1 << 20, "agreed_slots": 1024}
         ring = Ring.create(
-            f"{leftovers.ring_tag()}-{name}", arena_bytes=1 << 22, linktype=capture.linktype, snaplen=65535, seed=1, **sizes
+            f"{leftovers.ring_tag()}-{name}",
+            slots=1024,
+            arena_bytes=1 << 22,
+            recovered_slots=1024,
+            recovered_bytes=1 << 20,
+            agreed_slots=1024,
+            linktype=capture.linktype,
+            snaplen=65535,
+            seed=1,
         )
         self.undo.callback(ring.close, unlink=True)
         return Sensor(capture, ring)

@@ -178,8 +178,8 @@ def test_settings_that_are_shown_are_settings(block: Block) -> None:
 # -- the site, the drawings, figures ----------------------------------------------------------------------
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="needs mkdocs (pip install 'ftnids[docs]')", exc_type=ImportError)
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ROOT / "mkdocs.yml", "-d", tmp_path / "site"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", "mkdocs.yml", "-d", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr, done.stderr
     for page in ("index.html", "quickstart.html", "faq.html", "repository/replicas/span/index.html", "packet.svg"):
