@@ -302,7 +302,7 @@ class Replica:
         """What the log says of a view: with lineage, number and coordinator it is told from all others."""
         coordinator, members = self.names[what.view.coordinator], [self.names[m] for m in what.members]
         facts = {"lineage": what.view.lineage, "number": what.view.number, "coordinator": coordinator}
-        return {**facts, "members": members, "seq": what.seq}
+        return {**facts, "members": members, "seq": what.seq, "protocol": what.protocol}
 
     # -- alerts and status ------------------------------------------------------------------------------
 
@@ -387,7 +387,8 @@ class Replica:
             time=time.time(),
             version=__version__,
             implementation=core.IMPL,
-            warnings=[warning for warning in (self.thread.warning, *self.feed.warnings) if warning],
+            warnings=[one for one in (self.thread.warning, *self.feed.warnings, *self.transport.warnings) if one],
+            protocol=protocol.spoken(self.engine.membership.protocol),
         )
         record.ring = self.ring.stats()
         record.peers = {**self.transport.counters, **self.engine.counters()}

@@ -79,8 +79,8 @@ def _messages() -> list[m.Message]:
         m.Heartbeat(**COMMON, members=7, hears=5, state=2, promised=3, watermark_ns=START_NS, sent_ns=START_NS),
         m.Propose(**COMMON, proposed=VIEW, members=5, number=5, log=[_decision()]),
         m.Promise(**COMMON, proposed=VIEW, base=VIEW, number=4, log=[_decision()], missing=_numbers([1002])),
-        m.Install(**COMMON, installed=VIEW, members=5, first_seq=1006, number=6, start={0: 56}, offset_ns={0: -5}),
-        m.Join(**COMMON, digest=bytes(16), config="sync.k = 56", position=-1, ids="suricata 7"),
+        m.Install(**COMMON, installed=VIEW, members=5, first_seq=1006, number=6, start={0: 56}, protocol=2),
+        m.Join(**COMMON, digest=bytes(16), config="sync.k = 56", position=-1, ids="suricata 7", software="0.1.0"),
         m.History(**COMMON, hash=hashes, time_ns=times, position=8, digest=bytes(16), config="k = 56", refused="no"),
         m.Alert(**COMMON, number=2, acked=1, fed=1006, records=b'[{"ftnids":{"id":"00"}}]'),
         m.Status(**COMMON, snapshot=b"{}"),
@@ -89,7 +89,11 @@ def _messages() -> list[m.Message]:
 
 
 def _wire() -> Iterator[bytes]:
-    return (wire.encode(message, CLUSTER) for message in _messages())
+    for message in _messages():
+        yield wire.encode(message, CLUSTER)
+        if not isinstance(message, m.Install):  # of a view of version 2
+            yield wire.encode(message, CLUSTER, wire.oldest())
+    yield wire.encode(m.Install(**COMMON, installed=VIEW, members=5, start={0: 56}), CLUSTER, wire.oldest())
 
 
 # -- capture files ----------------------------------------------------------------------------------------

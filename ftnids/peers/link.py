@@ -103,6 +103,7 @@ class Link:
                 self._log.info("peer_connected", **self._facts)
             elif event == zmq.Event.DISCONNECTED and self.connected:
                 self.connected = False
+                self.version = wire.oldest()  # who comes back may be an older process of that member
                 self.disconnects += 1
                 self._log.info("peer_disconnected", **self._facts)
                 self._try_key(0)

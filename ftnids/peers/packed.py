@@ -69,7 +69,9 @@ class Writer:
 class Reader:
     """Hands out the bytes of one message; WireError where there are too few, or where they claim too much."""
 
-    def __init__(self, data: bytes | memoryview) -> None:
+    def __init__(self, data: bytes | memoryview, newest: int = 1) -> None:
+        """`newest` is what the message's prefix says of its sender: the newest protocol version that it speaks."""
+        self.newest = newest
         self._data = memoryview(data)
         self._at = 0
         self._budget = MAX_MESSAGE_VALUES

@@ -108,6 +108,21 @@ class Rule(Part):
             raise WireError(f"against the rule: {self.layout}")
 
 
+class Newest(Part):
+    """The newest protocol version that the sender speaks; the prefix has it, so that it is in every version."""
+
+    layout = "byte 5 of the prefix; if that is above the receiver's newest, the receiver's newest"
+
+    def __init__(self, name: str) -> None:
+        self.names = (name,)
+
+    def write(self, out: Writer, values: Values) -> None:
+        pass
+
+    def read(self, source: Reader, values: Values) -> None:
+        values[self.names[0]] = source.newest
+
+
 class Switches(Part):
     """Booleans, one bit each."""
 

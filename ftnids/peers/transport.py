@@ -107,6 +107,7 @@ class Transport:
         self._names = list(names) if names else [str(member) for member in range(len(addresses))]
         self._log, self._limiter = log.get("peers"), log.Limiter()
         self._last: tuple[Message, int, bytes] | None = None  # encoded last: a message often goes to all
+        self._apart: dict[int, tuple[str, float]] = {}  # members that speak no version that is spoken here: why, when
         self._bad = [Budget(limits.BAD_MESSAGES_A_SECOND, limits.BAD_MESSAGES) for _ in addresses]
         self._addresses = [parse(address) for address in addresses]
         _check_exposure(me, self._addresses, keys)
@@ -185,6 +186,12 @@ class Transport:
             self.waited_s += now - before
             if self._look_after(ready) or self._inbox in ready or now >= until:
                 return self._drain() if self._inbox in ready else []
+
+    @property
+    def warnings(self) -> list[str]:
+        """A line for each member that was heard lately in no version of the protocol that is spoken here."""
+        since = time.monotonic() - limits.SHUT_OUT_S - limits.LOG_REPEAT_S
+        return [f"{self._names[member]} {why}" for member, (why, at) in sorted(self._apart.items()) if at > since]
 
     def connected(self, member: int) -> bool:
         """Whether the way to `member` was open when `receive` looked last."""
@@ -281,12 +288,15 @@ class Transport:
         except wire.ForeignClusterError as error:
             raise _DroppedError("foreign", f"{error}: compare cluster.name and the secret") from None
         except wire.ProtocolVersionError as error:
+            if error.lasts:
+                self._apart[member] = str(error), time.monotonic()
             raise _DroppedError("version", str(error)) from None
         except WireError as error:
             raise _DroppedError("malformed", str(error)) from None
         if message.sender != member:
             raise _DroppedError("spoofed", f"says that it is member {message.sender}: compare cluster.member")
         self._links[member].version = wire.newest_of(data)
+        self._apart.pop(member, None)
         return message
 
     def _count_dropped(self, member: int, why: str, reason: str) -> None:

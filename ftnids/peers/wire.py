@@ -6,7 +6,11 @@ A message is a prefix that never changes (magic, the version that this message i
 that its sender speaks, the cluster's id, the kind), then what every message carries, then the parts of its kind.
 The tables of a version stand in `VERSIONS`; a replica reads every version there and writes the newest one that
 the peer is known to speak (`PROTOCOL` or the one before), so that a set can be upgraded one replica at a time.
-A later version adds a table; it never edits one that has been released.
+A later version adds a table; the bytes of one that has been released never change (`tests/peers/golden/`).
+
+A field that is new arrives over an older version as its default.  Where that is not good enough, because all members
+must know the same, a `Rule` in the older table keeps the message from being written in it, and the coordinator gives
+the field another value only in a view whose members all speak the newer version (`Install.protocol`).
 
 `docs/wire.md` shows the tables byte by byte; a test compares it with `describe()`.
 """
@@ -26,6 +30,7 @@ from ftnids.peers.parts import (
     Blob,
     Fixed,
     Hashes,
+    Newest,
     Numbers,
     NumbersPerMember,
     Part,
@@ -42,9 +47,10 @@ from ftnids.peers.parts import (
     ViewName,
 )
 from ftnids.sync.messages import KINDS, Decision, Flag, Kind, Message
+from ftnids.sync.messages import PROTOCOL as NEWEST
 
 MAGIC: Final = b"ftni"
-PROTOCOL: Final = 1  # the newest version; the one before it is spoken too, once there is one
+PROTOCOL: int = NEWEST  # the version that this replica writes to those that read it; tests set another one
 PREFIX: Final = 15  # bytes
 VERSION_AT: Final = 4
 NEWEST_AT: Final = 5
@@ -61,12 +67,24 @@ class ForeignClusterError(WireError):
 
 
 class ProtocolVersionError(WireError):
-    """The sender writes a version that this replica does not read."""
+    """The sender writes a version that this replica does not read; `lasts` unless it will soon write one that is read."""
 
     def __init__(self, version: int, newest: int, sender: int) -> None:
-        mine = " and ".join(str(spoken) for spoken in sorted(VERSIONS))
-        super().__init__(f"speaks protocol {version}, this replica {mine}: upgrade the older one")
         self.version, self.newest, self.sender = version, newest, sender
+        low, high = oldest(), PROTOCOL
+        theirs, mine = _span(max(newest - 1, 1), newest), _span(low, high)
+        self.lasts = newest < low or newest - 1 > high
+        if newest < low:
+            what = f"upgrade that member, first to a release that speaks {low}"
+        elif newest - 1 > high:
+            what = f"upgrade this replica, first to a release that speaks {newest - 1}"
+        else:
+            what = f"it has not heard that yet; until then it is not understood (it wrote {version})"
+        super().__init__(f"speaks protocol {theirs}, this replica {mine}: {what}")
+
+
+def _span(low: int, high: int) -> str:
+    return str(high) if low >= high else f"{low}-{high}"
 
 
 class Log(Part):
@@ -103,6 +121,11 @@ def _frame_bytes(values: Values) -> int:
     return int(values["caplen"].sum(dtype=np.int64))
 
 
+def _says_nothing_new(values: Values) -> bool:
+    """Of INSTALL in version 1: who reads it takes 1 for the view's protocol."""
+    return bool(values.get("protocol", 1) == 1)
+
+
 def _pushed_or_summarised(values: Values) -> bool:
     return len(values["cluster"]) == 0 or (len(values["hash"]) == 0 and values["k"] > 0)
 
@@ -129,6 +152,23 @@ _DECISION: Final[Layout] = (
     Unsigned("dirty_rounds"),
     Unsigned("desync_level", 1 << 16),
     Unsigned("max_desync", 1 << 16),
+)
+
+_INSTALL: Final[Layout] = (
+    ViewName("installed"),
+    Unsigned("members", MASK_LIMIT),
+    Unsigned("first_seq"),
+    Unsigned("number", 1 << 32),
+    PerMember("start"),
+    Numbers("void", limits.MAX_UNSTABLE),
+    PerMember("incarnations"),
+    Signed("cut_ns"),
+    Signed("time_us"),
+    PerMember("offset_ns", signed=True),
+    PerMember("tolerance_ns"),
+    Hashes("hash", limits.HISTORY_PACKETS),
+    Times("decided_us", "hash"),
+    Small("holders", "hash", np.uint32, MASK_LIMIT, usual="members"),
 )
 
 _VERSION_1: Final[dict[Kind, Layout]] = {
@@ -160,6 +200,7 @@ _VERSION_1: Final[dict[Kind, Layout]] = {
         Unsigned("members", MASK_LIMIT),
         Unsigned("hears", MASK_LIMIT),
         Unsigned("state", 256),
+        Newest("speaks"),
         Unsigned("promised", 1 << 32),
         Unsigned("late", MASK_LIMIT),
         Unsigned("fill", 1001),
@@ -185,22 +226,7 @@ _VERSION_1: Final[dict[Kind, Layout]] = {
         Unsigned("consumed"),
         Numbers("holes", limits.MAX_UNSTABLE),
     ),
-    Kind.INSTALL: (
-        ViewName("installed"),
-        Unsigned("members", MASK_LIMIT),
-        Unsigned("first_seq"),
-        Unsigned("number", 1 << 32),
-        PerMember("start"),
-        Numbers("void", limits.MAX_UNSTABLE),
-        PerMember("incarnations"),
-        Signed("cut_ns"),
-        Signed("time_us"),
-        PerMember("offset_ns", signed=True),
-        PerMember("tolerance_ns"),
-        Hashes("hash", limits.HISTORY_PACKETS),
-        Times("decided_us", "hash"),
-        Small("holders", "hash", np.uint32, MASK_LIMIT, usual="members"),
-    ),
+    Kind.INSTALL: (*_INSTALL, Rule("the view's protocol is 1", _says_nothing_new)),
     Kind.JOIN: (
         Blob("digest", limits.MAX_DIGEST),
         Text("config", limits.MAX_SHARED_TEXT),
@@ -230,7 +256,17 @@ _VERSION_1: Final[dict[Kind, Layout]] = {
     Kind.LEAVE: (Text("reason", limits.MAX_TEXT),),
 }
 
-VERSIONS: Final[dict[int, dict[Kind, Layout]]] = {1: _VERSION_1}
+_VERSION_2: Final[dict[Kind, Layout]] = {
+    **_VERSION_1,
+    Kind.INSTALL: (
+        *_INSTALL,
+        Unsigned("protocol", 3),
+        Rule("the view's `protocol` is 1 or 2", lambda values: bool(values["protocol"] > 0)),
+    ),
+    Kind.JOIN: (*_VERSION_1[Kind.JOIN], Text("software", limits.MAX_TEXT)),
+}
+
+VERSIONS: Final[dict[int, dict[Kind, Layout]]] = {1: _VERSION_1, 2: _VERSION_2}
 _KIND_OF: Final = {record: kind for kind, record in KINDS.items()}
 
 
@@ -260,7 +296,7 @@ def decode(data: bytes | memoryview, cluster_id: bytes) -> Message:
     if len(data) > limits.MAX_MESSAGE_BYTES:
         raise WireError(f"{len(data)} bytes are over the limit of {limits.MAX_MESSAGE_BYTES}")
     kind, version = _read_prefix(bytes(data[: SENDER_AT + 1]), cluster_id)
-    source = Reader(data[PREFIX:])
+    source = Reader(data[PREFIX:], newest_of(data))
     values = _read(source, COMMON + VERSIONS[version][kind])
     source.finish()
     return KINDS[kind](**values)
@@ -285,14 +321,16 @@ def _read_prefix(prefix: bytes, cluster_id: bytes) -> tuple[Kind, int]:
         raise WireError("no ftnids message")
     if prefix[CLUSTER_AT:KIND_AT] != cluster_id:
         raise ForeignClusterError("belongs to another cluster")
-    version = prefix[VERSION_AT]
+    version, newest = prefix[VERSION_AT], prefix[NEWEST_AT]
+    if newest < version:
+        raise WireError(f"is in protocol {version}, and says that its sender speaks {newest} at most")
     if version not in VERSIONS:
-        raise ProtocolVersionError(version, prefix[NEWEST_AT], prefix[SENDER_AT])
+        raise ProtocolVersionError(version, newest, prefix[SENDER_AT])
     try:
         kind = Kind(prefix[KIND_AT])
     except ValueError:
         raise WireError(f"unknown kind {prefix[KIND_AT]}") from None
-    if prefix[NEWEST_AT] < version or kind not in VERSIONS[version]:
+    if kind not in VERSIONS[version]:
         raise WireError(f"protocol {version} has no such message")
     return kind, version
 

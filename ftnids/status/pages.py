@@ -10,7 +10,7 @@ from ftnids.status.columns import BAD, DIM, HEAD, OK, TEXT, WARN, Cell, state
 from ftnids.status.model import Model
 from ftnids.status.rates import COUNTED
 from ftnids.status.snapshot import Alert, Snapshot
-from ftnids.status.text import cell, count, day, plain
+from ftnids.status.text import cell, count, day, plain, protocol
 
 NARROW: Final = 100  # columns below which an alert's line leaves something out
 WIDE: Final = 170  # columns from which it has the place in the stream and the id
@@ -99,6 +99,7 @@ def _facts(one: Snapshot) -> Iterator[str]:
     yield (
         f" view {in_force.get('number', '-')} of lineage {in_force.get('lineage', '-')}"
         f"  coordinator {plain(one.coordinator) or '-'}  members {members}"
+        f"  protocol {protocol(one.protocol) or '-'}"
     )
     ids = one.ids
     if ids.get("name"):

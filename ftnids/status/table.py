@@ -8,7 +8,7 @@ from typing import Final
 from ftnids.status import health
 from ftnids.status.roster import Member, SetView
 from ftnids.status.snapshot import Snapshot
-from ftnids.status.text import count, day, milliseconds, percent, plain
+from ftnids.status.text import count, day, milliseconds, percent, plain, protocol
 
 NONE: Final = "-"
 
@@ -46,6 +46,8 @@ COLUMNS: Final[tuple[tuple[str, bool, Callable[[Snapshot], str]], ...]] = (  # h
     ("IDS", False, ids),
     ("LAG", True, lambda one: count(one.ids_number("lag"), 7) if one.ids.get("name") else NONE),
     ("ALERTS", True, lambda one: count(one.counters["alerts"], 7)),
+    ("VERSION", False, lambda one: plain(one.version) or NONE),
+    ("PROTOCOL", False, lambda one: protocol(one.protocol) or NONE),
 )
 
 
@@ -82,4 +84,17 @@ def report(view: SetView | None, trouble: str) -> list[str]:
     lines += [f"{word}: {problem}" for problem in health.problems(view)]
     if len(lines) == len(view.members) + 1:
         lines.append(f"{word}: cluster {view.cluster}, {len(view.members)} members in one view")
+    lines += upgrading(view)
     return [plain(line) for line in lines]  # peers' texts, and nothing in them that a terminal obeys
+
+
+def upgrading(view: SetView) -> list[str]:
+    """A line where the members that live do not all speak the same newest protocol version; else nothing."""
+    running = [one.snapshot for one in view.members if one.alive and one.snapshot is not None]
+    speaks = {one.name: one.protocol.get("newest", 1) for one in running}
+    newest = max(speaks.values(), default=0)
+    older = [name for name, version in speaks.items() if version < newest]
+    if not older:
+        return []
+    least = min(speaks.values())
+    return [f"upgrade: the set speaks protocol {least} until {', '.join(older)} speaks {newest}, as the others do"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 SPARKS: Final = "▁▂▃▄▅▆▇█"
@@ -33,6 +33,14 @@ def cell(text: str, width: int, right: bool = False) -> str:
     if len(text) > width:
         text = text[: max(0, width - 1)] + "~" if width else ""
     return text.rjust(width) if right else text.ljust(width)
+
+
+def protocol(versions: Mapping[str, float]) -> str:
+    """What a replica speaks, and what its view does: 2 of 1-2; a blank where it does not say."""
+    if not {"oldest", "newest"} <= versions.keys():
+        return ""
+    low, high, view = versions["oldest"], versions["newest"], versions.get("view", 0)
+    return f"{view or '-'} of {low if low == high else f'{low}-{high}'}"
 
 
 def count(value: float, width: int = 7) -> str:

@@ -72,6 +72,7 @@ class Start:
     members: tuple[int, ...]
     position: int
     seq: int
+    protocol: int = 1  # the view's
 
 
 @dataclass(slots=True)
@@ -105,6 +106,7 @@ class Change:
     members: tuple[int, ...]
     seq: int
     left: tuple[int, ...] = ()
+    protocol: int = 1  # the view's
 
 
 @dataclass(slots=True)

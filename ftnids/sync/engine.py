@@ -250,7 +250,7 @@ class Engine:
     def _beat(self, now_ns: int) -> None:
         settings = self.settings
         said = Heartbeat(settings.me, settings.incarnation, self.view, members=sum(1 << m for m in self.members))
-        said.fill, said.load = min(1000, int(1000 * self._fill)), self._load
+        said.fill, said.load, said.speaks = min(1000, int(1000 * self._fill)), self._load, settings.protocol
         if self.watch is not None and self.views is not None:
             self.watch.fill, before = self._fill, self.watch.late
             self.watch.look(now_ns)
@@ -407,7 +407,7 @@ class Engine:
         self.views = Views(self.settings, self.membership, member, self.watch)
         self.views.entered(self.members, now_ns)
         self._serve(install, start)
-        self._out.append(Start(self.view, self.members, start, install.first_seq))
+        self._out.append(Start(self.view, self.members, start, install.first_seq, install.protocol))
 
     def _change(self, install: Install, holes: dict[int, I64], now_ns: int) -> None:
         """The next view of the lineage."""
@@ -425,12 +425,12 @@ class Engine:
             if self.coordinator is not None:
                 self.coordinator.resume(install, self.member, holes)
         self.views.entered(self.members, now_ns)
-        self._out.append(Change(self.view, self.members, install.first_seq, self.watch.left()))
+        self._out.append(Change(self.view, self.members, install.first_seq, self.watch.left(), install.protocol))
 
     def _name(self, install: Install) -> None:
         self.view = install.installed
         self.members = tuple(m for m in range(self.settings.members) if install.members >> m & 1)
-        self.membership.enter(self.view, self.members, install.incarnations)
+        self.membership.enter(self.view, self.members, install.incarnations, install.protocol)
 
     def _serve(self, install: Install, start: int) -> None:
         """Become the view's coordinator, or one who reports to it."""

@@ -21,6 +21,7 @@ its `now`, how full its ring is, and, by what it echoes, whether it hears this r
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -60,6 +61,7 @@ class Peer:
     fill: int = 0  # of 1000: its ring
     pinned: int = 0  # of 1000: what of it waits for other members
     load: int = 0  # of 1000: how much of its time it is busy
+    speaks: int = 1  # the newest protocol version
     watermark_ns: int = -FOREVER  # its capture's, on its own clock
     moved_ns: int = 0  # when that was last seen to move
     lag_ns: int = 0  # of that behind its own clock
@@ -113,6 +115,7 @@ class Membership:
         self._refused: set[int] = set()
         self.ended = False  # the local capture stream
         self.members: dict[int, int] = {}  # incarnation by member of the view, once there is one
+        self.protocol = 0  # the view's; 0 before there is one
         self.leads = False  # this replica coordinates the view
         self.joining: dict[int, Join] = {}  # ready to come into the running view
 
@@ -133,7 +136,7 @@ class Membership:
         peer = self.peers[message.sender]
         peer.view, peer.members, peer.hears = message.view, message.members, message.hears
         peer.promised, peer.late = message.promised, message.late
-        peer.fill, peer.pinned, peer.load = message.fill, message.pinned, message.load
+        peer.fill, peer.pinned, peer.load, peer.speaks = message.fill, message.pinned, message.load, message.speaks
         self._capture(peer, message, now_ns)
         if message.state in State._value2member_map_:
             peer.state = State(message.state)
@@ -189,10 +192,19 @@ class Membership:
             m for m, p in self.peers.items() if p.incarnation and now_ns - p.heard_ns < self._settings.timers.failure
         ]
 
-    def enter(self, view: View, members: tuple[int, ...], incarnations: dict[int, int]) -> None:
-        """A view is there, with `members`, each as the process that `incarnations` names."""
+    def spoken(self, members: Iterable[int]) -> int:
+        """The protocol version of a view with `members`: the newest one that all of them and this replica speak."""
+        return min([self._settings.protocol, *(self.peers[m].speaks for m in members if m in self.peers)])
+
+    def enter(self, view: View, members: tuple[int, ...], incarnations: dict[int, int], protocol: int) -> None:
+        """A view is there that speaks `protocol`, with `members`, each as the process that `incarnations` names."""
         if self.state is not State.ENDED:
             self.state = State.RUNNING
+        self.protocol, newest = protocol, self._settings.protocol
+        older = [m for m in members if m in self.peers and self.peers[m].speaks < newest]
+        if protocol < newest and older:
+            facts = {"members": older, "protocol": protocol, "newest": newest, "hint": "upgrade these members, too"}
+            self.out.append(Note("info", "older_protocol", facts))
         self.leads = view.coordinator == self._settings.me
         self.members = {m: incarnations.get(m, p.incarnation) for m, p in self.peers.items() if m in members}
         self.joining = {m: j for m, j in self.joining.items() if m not in self.members}
@@ -232,7 +244,9 @@ class Membership:
 
     def _join(self) -> Join:
         settings = self._settings
-        return Join(settings.me, settings.incarnation, View(), digest=settings.digest, config=settings.config)
+        join = Join(settings.me, settings.incarnation, View(), digest=settings.digest, config=settings.config)
+        join.software = settings.software
+        return join
 
     def _found(self, alive: list[int], now_ns: int) -> Install | None:
         settings = self._settings
@@ -272,7 +286,7 @@ class Membership:
         assert self._history is not None
         view = View(settings.incarnation, 1, settings.me, settings.incarnation)
         install = Install(settings.me, settings.incarnation, view, view)
-        install.members = 1 << settings.me | sum(1 << m for m in ready)
+        install.members, install.protocol = 1 << settings.me | sum(1 << m for m in ready), self.spoken(ready)
         install.start[settings.me] = self.position(self._history.cut_ns)
         install.incarnations = {m: self.peers[m].incarnation for m in ready} | {settings.me: settings.incarnation}
         if not settings.from_start:
@@ -312,6 +326,8 @@ class Membership:
         elif self.state in (State.RUNNING, State.ENDED):
             pass  # it will hear who leads
         elif message.ready and self._history is not None:
+            if peer.ready is None:
+                self._comes(message)
             peer.joined, peer.ready = True, message
         elif self._history is None:
             peer.joined = True
@@ -321,9 +337,16 @@ class Membership:
         if self._settings.from_start:
             self._refuse(message.sender, "the set replays a file from its start (capture.from_start): restart them all")
         elif message.ready:
+            if message.sender not in self.joining:
+                self._comes(message)
             self.joining[message.sender] = message
         else:
             self.out.append(Send(message.sender, self._make_history(now_ns)))
+
+    def _comes(self, message: Join) -> None:
+        """Say who is let in."""
+        facts = {"software": message.software or "not said", "speaks": self.peers[message.sender].speaks}
+        self.out.append(Note("info", "member_joins", {"member": message.sender, **facts}))
 
     def _refuse(self, member: int, why: str) -> None:
         history = History(self._settings.me, self._settings.incarnation, View(), refused=why)

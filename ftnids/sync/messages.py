@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+PROTOCOL: Final = 2  # the newest version of the protocol that this code speaks; the one before it, too
 
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
@@ -179,6 +181,7 @@ class Heartbeat(Message):
     members: int = 0  # bit mask of the sender's view
     hears: int = 0  # bit mask of the replicas that the sender hears: members in its view, others at all
     state: int = 0  # ftnids.sync.membership.State
+    speaks: int = 1  # the newest protocol version that the sender speaks, of those that the receiver knows
     promised: int = 0  # highest view number promised
     late: int = 0  # bit mask of the members that, in the sender's eyes, cannot keep up
     fill: int = 0  # of 1000: how full the sender's ring of captured packets is
@@ -232,6 +235,7 @@ class Install(Message):
     hash: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
     decided_us: I64 = field(default_factory=lambda: np.empty(0, np.int64))  # agreed times, never decreasing
     holders: U32 = field(default_factory=lambda: np.empty(0, np.uint32))
+    protocol: int = 1  # the view's: the lowest of what its members speak; nothing newer may be decided in it
 
 
 @dataclass(slots=True)
@@ -245,6 +249,7 @@ class Join(Message):
     offset_ns: int = 0  # add to the joiner's capture clock for the coordinator's
     tolerance_ns: int = 0
     ids: str = ""  # IDS name, version and rules digest
+    software: str = ""  # the joiner's version of ftnids; "" from those that speak protocol 1
 
 
 @dataclass(slots=True)

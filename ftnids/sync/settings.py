@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ftnids import limits
-from ftnids.sync.messages import I64, U64
+from ftnids.sync.messages import I64, PROTOCOL, U64
 
 MS = 1_000_000  # ns
 
@@ -47,6 +47,8 @@ class Settings:
     from_start: bool = False  # every stream starts at packet 0 of the same capture: no history is exchanged
     digest: bytes = b""  # of what all members must share
     config: str = ""  # the same, readable
+    protocol: int = PROTOCOL  # the newest version that this replica speaks
+    software: str = ""  # its version of ftnids
     agreed_slots: int = 1 << 18  # capacity of the local agreed index
     timers: Timers = field(default_factory=Timers)
 

@@ -203,7 +203,7 @@ class Views:
         settings, member = self._settings, self._member
         install = Install(self.me, settings.incarnation, attempt.view, attempt.view)
         everyone = tuple(sorted({*attempt.members, *self.joiners}))
-        install.members = sum(1 << m for m in everyone)
+        install.members, install.protocol = sum(1 << m for m in everyone), self._membership.spoken(everyone)
         install.first_seq, install.number = member.window.end, member.number
         install.incarnations = {m: self._membership.members[m] for m in others} | {self.me: settings.incarnation}
         nowhere = member.nowhere()

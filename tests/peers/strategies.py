@@ -158,6 +158,7 @@ def installs(draw: st.DrawFn) -> m.Install:
         hash=draw(arrays(u64, np.uint64, size)),
         decided_us=draw(rising(size)),
         holders=draw(arrays(mask, np.uint32, size)),
+        protocol=draw(st.integers(1, 2)),
     )
 
 
@@ -176,6 +177,7 @@ MESSAGES: dict[m.Kind, st.SearchStrategy[Any]] = {
         members=mask,
         hears=mask,
         state=st.integers(0, 255),
+        speaks=st.just(m.PROTOCOL),
         promised=st.integers(0, (1 << 32) - 1),
         late=mask,
         fill=st.integers(0, 1000),
@@ -216,6 +218,7 @@ MESSAGES: dict[m.Kind, st.SearchStrategy[Any]] = {
         offset_ns=i64,
         tolerance_ns=number,
         ids=text,
+        software=text,
     ),
     m.Kind.HISTORY: histories(),
     m.Kind.ALERT: st.builds(

@@ -15,7 +15,22 @@ from hypothesis import strategies as st
 from ftnids import limits
 from ftnids.errors import WireError
 from ftnids.peers import wire
-from ftnids.sync.messages import KINDS, Ack, Bytes, Decision, Fetch, Heartbeat, Kind, Propose, Report, View
+from ftnids.sync.messages import (
+    KINDS,
+    Ack,
+    Bytes,
+    Decision,
+    Fetch,
+    Heartbeat,
+    Install,
+    Join,
+    Kind,
+    Propose,
+    Report,
+    View,
+)
+from tests.older import newest
+from tests.peers.samples import GOLDEN, samples, vectors
 from tests.peers.strategies import MESSAGES, array, same
 
 ID = bytes(range(8))
@@ -41,6 +56,26 @@ def test_round_trip(kind: Kind, data: st.DataObject) -> None:
     coded = wire.encode(message, ID)
     assert same(message, wire.decode(coded, ID))
     assert same(message, wire.decode(memoryview(coded), ID))
+
+
+@kinds
+@settings(max_examples=30)
+@given(data=st.data())
+def test_round_trip_in_the_version_before(kind: Kind, data: st.DataObject) -> None:
+    """What is new arrives as its default, both where the sender is an older replica and where the receiver is."""
+    message = data.draw(MESSAGES[kind])
+    if isinstance(message, Install):
+        message.protocol = 1
+    elif isinstance(message, Join):
+        message.software = ""
+    coded = wire.encode(message, ID, 1)
+    assert same(message, wire.decode(coded, ID))
+    if isinstance(message, Heartbeat):
+        message.speaks = 1
+    with newest(1):
+        assert same(message, wire.decode(coded, ID))
+        coded = wire.encode(message, ID, 1)
+    assert same(message, wire.decode(coded, ID))
 
 
 @kinds
@@ -88,32 +123,68 @@ def test_prefix_is_what_the_page_says() -> None:
     assert coded[wire.PREFIX : wire.PREFIX + 27] == common()
 
 
+@pytest.mark.parametrize("version", sorted(wire.VERSIONS))
+def test_the_bytes_of_a_version_never_change(version: int) -> None:
+    """The vectors were written when the version was the newest."""
+    kept = (GOLDEN / f"version-{version}.txt").read_text()
+    assert vectors(version) == kept
+    for line, message in zip(kept.splitlines(), samples(version), strict=True):
+        assert same(wire.decode(bytes.fromhex(line.split()[1]), ID), message)
+
+
+def test_a_view_of_the_new_version_is_not_told_in_the_old_one() -> None:
+    """The receiver would take another version for the view's than the other members."""
+    install = Install(0, 0, VIEW, VIEW, members=3, protocol=2)
+    with pytest.raises(WireError, match="against the rule: the view's protocol is 1"):
+        wire.encode(install, ID, 1)
+    install.protocol = 0
+    refused(install, "the view's `protocol` is 1 or 2")
+    install.protocol = 3
+    refused(install, "not in 0 to 2")
+
+
 def test_other_clusters_and_other_versions_are_told_apart() -> None:
     with pytest.raises(wire.ForeignClusterError, match="another cluster"):
         wire.decode(prefix(Kind.ACK, cluster=bytes(8)) + common(), ID)
-    with pytest.raises(wire.ProtocolVersionError, match="speaks protocol 9") as raised:
-        wire.decode(prefix(Kind.ACK, 9, 10) + common(), ID)
-    assert (raised.value.version, raised.value.newest) == (9, 10)
-    with pytest.raises(WireError, match="has no such message"):
-        wire.decode(prefix(Kind.ACK, newest=0) + common(), ID)  # newer than the newest that its sender speaks
+    with pytest.raises(WireError, match="is in protocol 2, and says that its sender speaks 0 at most"):
+        wire.decode(prefix(Kind.ACK, newest=0) + common(), ID)
     with pytest.raises(WireError, match="unknown kind 99"):
         wire.decode(prefix(99) + common(), ID)  # type: ignore[arg-type]
     with pytest.raises(WireError, match="no ftnids message"):
         wire.decode(b"GET / HTTP/1.1\r\n\r\n", ID)
 
 
-def test_every_version_in_the_table_is_read_and_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next version differs in one message; both are read, and each says which the sender could speak."""
-    monkeypatch.setitem(wire.VERSIONS, 2, {**wire.VERSIONS[1], Kind.NACK: ()})
-    monkeypatch.setattr(wire, "PROTOCOL", 2)
-    message = Ack(1, 2, VIEW, acked=5)
-    for version in (1, 2):
-        coded = wire.encode(message, ID, version)
-        assert coded[wire.VERSION_AT] == version
-        assert wire.newest_of(coded) == 2
-        assert same(message, wire.decode(coded, ID))
-    monkeypatch.setattr(wire, "PROTOCOL", 1)
-    assert wire.newest_of(coded) == 1
+WHO_MUST_CHANGE: dict[tuple[int, int, int], str] = {  # mine, the message's, its sender's newest
+    (2, 9, 10): "speaks protocol 9-10, this replica 1-2: upgrade this replica, first to a release that speaks 9",
+    (2, 3, 4): "speaks protocol 3-4, this replica 1-2: upgrade this replica, first to a release that speaks 3",
+    (2, 255, 255): "speaks protocol 254-255, this replica 1-2: upgrade this replica, first to one that speaks 254",
+    (2, 3, 3): "speaks protocol 2-3, this replica 1-2: it has not heard that yet",
+    (2, 0, 0): "speaks protocol 0, this replica 1-2: upgrade that member, first to a release that speaks 1",
+    (1, 2, 3): "speaks protocol 2-3, this replica 1: upgrade this replica, first to a release that speaks 2",
+    (3, 1, 1): "speaks protocol 1, this replica 2-3: upgrade that member, first to a release that speaks 2",
+    (3, 1, 2): "speaks protocol 1-2, this replica 2-3: it has not heard that yet",
+}
+
+
+@pytest.mark.parametrize(("mine", "version", "newest_there"), WHO_MUST_CHANGE)
+def test_a_version_that_is_not_spoken_is_named_with_what_to_do(mine: int, version: int, newest_there: int) -> None:
+    said = WHO_MUST_CHANGE[mine, version, newest_there]
+    with newest(mine), pytest.raises(wire.ProtocolVersionError) as raised:
+        wire.decode(prefix(Kind.ACK, version, newest_there) + common(), ID)
+    assert str(raised.value).startswith(said.replace("to one that", "to a release that"))
+    assert (raised.value.version, raised.value.newest) == (version, newest_there)
+    assert raised.value.lasts == ("has not heard" not in said)
+
+
+def test_a_heartbeat_says_in_every_version_what_its_sender_speaks() -> None:
+    for version in wire.VERSIONS:
+        coded = bytearray(wire.encode(Heartbeat(1, 2, VIEW), ID, version))
+        assert (coded[wire.VERSION_AT], wire.newest_of(coded)) == (version, wire.PROTOCOL)
+        for claimed in (version, 2, 3, 255):
+            coded[wire.NEWEST_AT] = claimed
+            beat = wire.decode(bytes(coded), ID)
+            assert isinstance(beat, Heartbeat)
+            assert beat.speaks == min(claimed, wire.PROTOCOL)
 
 
 def refused(message: Any, reason: str) -> None:
