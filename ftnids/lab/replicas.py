@@ -145,6 +145,7 @@ class Replica:
 
     def __init__(self, name: str, directory: Path, configuration: Mapping[str, Any]) -> None:
         self.name, self.directory = name, directory
+        self.program: Sequence[str] = (sys.executable, "-m", "ftnids")  # a test has another release
         self._configuration = configuration
         self._child: Child | None = None
 
@@ -155,7 +156,7 @@ class Replica:
         path = self.directory / "replica.toml"
         with writing(path):
             path.write_text(toml(self._configuration).lstrip())
-        command = [sys.executable, "-m", "ftnids", "run", "-c", str(path)]
+        command = [*self.program, "run", "-c", str(path)]
         if link is not None:
             command = link.inside(self.name, *command)
         self._child = children.start(self.name, command, self.directory / "replica.log")

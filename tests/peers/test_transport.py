@@ -271,6 +271,37 @@ def test_the_newest_common_version_is_spoken(made: list[Transport]) -> None:
     assert versions == [1, 2, 1, 2]
 
 
+def test_a_peer_that_comes_back_is_spoken_to_in_the_older_version_again(made: list[Transport]) -> None:
+    """It may have been rolled back."""
+    addresses = free_addresses(2)
+    made += [transport(m, addresses) for m in range(2)]
+    meet(*made)
+    assert made[1].send(0, ack(1))
+    until(received(made[0], 1), *made)
+    assert made[0]._links[1].version == wire.PROTOCOL
+    made.pop().close()
+    until(lambda: not made[0].connected(1), made[0])
+    assert made[0]._links[1].version == wire.oldest()
+
+
+def test_a_member_whose_versions_do_not_meet_is_in_the_warnings_until_it_is_understood(made: list[Transport]) -> None:
+    addresses = free_addresses(2)
+    made.append(transport(0, addresses))
+    with bare(addresses[0], MEMBER_1) as push:
+        passing = bytearray(wire.encode(ack(1), ID))
+        passing[wire.VERSION_AT] = passing[wire.NEWEST_AT] = wire.PROTOCOL + 1
+        push.send(passing)
+        until(lambda: made[0].counters["dropped_version"] == 1, made[0])
+        assert made[0].warnings == []
+        push.send(GARBAGE["dropped_version"][0])
+        until(lambda: made[0].counters["dropped_version"] == 2, made[0])
+        (warning,) = made[0].warnings
+        assert warning.startswith("1 speaks protocol 8-9, this replica 1-2: upgrade this replica")
+        push.send(wire.encode(ack(1), ID))
+        until(received(made[0], 1), made[0])
+        assert made[0].warnings == []
+
+
 # -- what is not accepted ---------------------------------------------------------------------------
 
 
@@ -309,7 +340,10 @@ def test_the_log_says_what_to_do_once(made: list[Transport], capsys: pytest.Capt
             push.send(GARBAGE["dropped_foreign"][0])
         until(lambda: made[0].counters["dropped_version"] + made[0].counters["dropped_foreign"] == 50, made[0])
     shown = capsys.readouterr().err
-    assert shown.count("speaks protocol 8-9, this replica 1-2: upgrade this replica, first to a release that speaks 8") == 1
+    assert (
+        shown.count("speaks protocol 8-9, this replica 1-2: upgrade this replica, first to a release that speaks 8")
+        == 1
+    )
     assert shown.count("belongs to another cluster: compare cluster.name and the secret") == 1
     assert f"peer='1 {addresses[1]}'" in shown
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ from ftnids.errors import UsageError
 from ftnids.lab import generate, netns
 from ftnids.lab.options import Options
 from ftnids.lab.stage import Stage
+from ftnids.sync.messages import PROTOCOL
 from tests.conftest import SEED, find
 
 from .judge import SNAPLEN
@@ -23,6 +25,13 @@ LASTS_S = 40.0  # the traffic, at `busy` 1.0 ...
 CONNECTIONS, LOOKUPS = 4_000, 3_200  # ... with so much in it: some 2,300 packets/s
 
 Scene = Callable[..., Stage]
+
+
+def release(stage: Stage, speaks: int, *names: str) -> None:
+    """From their next start on replicas are of a release that speaks the protocol up to this version."""
+    program = ("ftnids",) if speaks == PROTOCOL else ("tests.older", str(speaks))
+    for name in names:
+        stage.replicas[name].program = (sys.executable, "-m", *program)
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +53,7 @@ def scene(tmp_path: Path, traffic: Callable[[float], Path], needs_root: None, se
     """`scene(replicas)` makes a set that is up, with traffic that lasts longer than the story; r0 leads it.
 
     `apart`: each replica puts alerts out to a file of its own, as on hosts of their own; else all into one.
+    `speaks`: they are of a release that speaks the protocol up to this version.
     """
     try:
         netns.check_host("hub")
@@ -52,7 +62,7 @@ def scene(tmp_path: Path, traffic: Callable[[float], Path], needs_root: None, se
     ids = "none" if isinstance(find("needs_suricata"), str) else "suricata"
     with ExitStack() as stack:
 
-        def make(replicas: int, *, apart: bool = False, busy: float = 1.0) -> Stage:
+        def make(replicas: int, *, apart: bool = False, busy: float = 1.0, speaks: int = PROTOCOL) -> Stage:
             path = traffic(LASTS_S / busy)
             options = Options(
                 out=tmp_path / "out", replicas=replicas, loss=LOSS, seed=seed, pcap=path, ids=ids, netns=True
@@ -67,6 +77,7 @@ def scene(tmp_path: Path, traffic: Callable[[float], Path], needs_root: None, se
                     tables["alerts"] = {"output": str(own / "alerts.jsonl"), "eve_output": str(own / "eve.jsonl")}
 
             stage = stack.enter_context(Stage(options, adjust))
+            release(stage, speaks, *stage.options.names)
             stage.begin()
             return stage
 

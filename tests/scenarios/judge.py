@@ -63,13 +63,32 @@ def check_alerts(stage: Stage, told: list[Life]) -> None:
         assert not twice or lives.forked(told), f"{path}: {twice} alerts came out twice"
     if stage.options.ids == "none":
         return
-    witness = next((life for life in told if life.in_order and life.first == 0), None)
-    if witness is None:
-        return  # every IDS has begun in the middle, so that none can be asked to know all
+    end = max((life.end for life in told if life.in_order and life.views), default=0)
+    from_start = [life for life in told if life.in_order and life.first == 0]
+    witness = next((life for life in from_start if life.end == end), None)
+    if witness is None:  # every IDS has begun in the middle or ended there, so that none can be asked to know all
+        for life in from_start:
+            check_part(stage, life)
+        return
     raised = alone(stage, witness)
     assert raised, "the traffic raises no alert: nothing is shown"
     alerts = {alert["ftnids"]["id"]: alert for alert in summary.read_alerts(outputs[witness.replica])}
     assert compare(alerts.values(), raised).differences == [] or lives.forked(told)
+
+
+def check_part(stage: Stage, life: Life) -> None:
+    """What an IDS raises that was there from the start to where its replica left came out, and nothing else did."""
+    raised = {alert["ftnids"]["id"]: alert["ftnids"]["seq"] for alert in alone(stage, life)}
+    put_out = {alert["ftnids"]["id"]: alert["ftnids"] for alert in summary.read_alerts(output(stage, life.replica))}
+    due = {one for one, seq in raised.items() if seq is not None and seq < life.end - UNREAD}
+    assert due, "the traffic raises no alert: nothing is shown"
+    assert due <= put_out.keys(), f"{life.name}: {len(due - put_out.keys())} alerts did not come out"
+    warm = {
+        one
+        for one, facts in put_out.items()
+        if facts["seq"] is not None and facts["seq"] < life.end and not facts.get("cold")
+    }
+    assert warm <= raised.keys(), f"{life.name}: {len(warm - raised.keys())} alerts too many"
 
 
 def output(stage: Stage, replica: str) -> Path:
