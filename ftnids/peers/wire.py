@@ -67,7 +67,7 @@ class ForeignClusterError(WireError):
 
 
 class ProtocolVersionError(WireError):
-    """The sender writes a version that this replica does not read; `lasts` unless it will soon write one that is read."""
+    """The sender writes a version that this replica does not read; `lasts`: not only until it has heard this one."""
 
     def __init__(self, version: int, newest: int, sender: int) -> None:
         self.version, self.newest, self.sender = version, newest, sender

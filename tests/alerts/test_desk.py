@@ -131,6 +131,34 @@ def test_a_coordinator_that_left_in_order_has_put_out_what_it_took() -> None:
 
 
 @pytest.mark.parametrize("left", [(), (0,)])
+def test_other_records_leave_the_set_once_through_a_change_of_coordinator(left: tuple[int, ...]) -> None:
+    """They are the coordinator's copy; which packets they stand for is not known, so none is sent again."""
+    trio = Pair(3)
+
+    def flows(first: int, last: int, *raising: int) -> None:
+        for number in range(first, last):
+            for me in raising:
+                trio.desks[me].raised([{"event_type": "flow", "flow_id": number}, alert(number)], trio.now)
+                trio.desks[me].progress(number + 1)
+            trio.run(0.1)
+
+    flows(0, 10, 0, 1, 2)
+    trio.run(1)
+    trio.dead = {0}
+    for me in (1, 2):
+        trio.desks[me].start(1, (1, 2), trio.now, left=left)
+    flows(10, 20, 1, 2)
+    trio.dead = set()  # it comes back, and does not lead
+    for desk in trio.desks:
+        desk.start(1, (0, 1, 2), trio.now)
+    flows(20, 30, 0, 1, 2)
+    trio.run(1)
+    written = [record["flow_id"] for kept in trio.eve for record in kept.records]
+    assert sorted(written) == list(range(30))
+    assert [len(kept.records) for kept in trio.eve] == [10, 20, 0]
+
+
+@pytest.mark.parametrize("left", [(), (0,)])
 def test_the_next_coordinator_hears_of_the_others_alerts(left: tuple[int, ...]) -> None:
     """Three replicas; the first, which had taken alerts of both others, dies or leaves."""
     trio = Pair(3)
