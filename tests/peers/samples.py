@@ -82,7 +82,7 @@ def _coming_and_going(version: int) -> list[m.Message]:
 def samples(version: int) -> list[m.Message]:
     """The messages as far as `version` can say them, in the order of the vectors."""
     hashes, times = _array([1, 2, 1 << 63, 4], np.uint64), START_NS + 1000 * np.arange(4)
-    header = {"position": 100, "start": 90, "watermark_ns": START_NS, "sent_ns": START_NS + 5}
+    header: dict[str, Any] = {"position": 100, "start": 90, "watermark_ns": START_NS, "sent_ns": START_NS + 5}
     return [
         m.Report(**COMMON, **header, hash=hashes, time_ns=times),
         m.Report(**COMMON, **header, hash=hashes, time_ns=times + _array([0, 1, 2, 70_000]), end=True),
