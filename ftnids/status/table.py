@@ -97,4 +97,4 @@ def upgrading(view: SetView) -> list[str]:
     if not older:
         return []
     least = min(speaks.values())
-    return [f"upgrade: the set speaks protocol {least} until {', '.join(older)} speaks {newest}, as the others do"]
+    return [f"upgrade: the set speaks protocol {least} until {', '.join(older)}, too, can speak {newest}"]
