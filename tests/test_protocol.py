@@ -13,7 +13,7 @@ from tests.two import two
 FIRST = """\
 cluster.member = a=tcp://127.0.0.1:5701 b=tcp://127.0.0.1:5702
 capture.bpf = {bpf}
-capture.snaplen = 262144
+capture.snaplen = 65535
 capture.from_start = False
 link type = 1
 sync.k = 56
