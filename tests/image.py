@@ -91,7 +91,8 @@ def build(directory: Path, mirror: str) -> Path:
 def inside(root: Path, command: str, environment: dict[str, str]) -> str:
     """Run a shell command in a root directory, with /proc, /sys and /dev; what it printed."""
     script = (
-        'mount --make-rprivate / && mount -t proc proc "$1/proc" && mount -t sysfs sysfs "$1/sys" && mount --rbind /dev "$1/dev" && '
+        'mount --make-rprivate / && mount -t proc proc "$1/proc" && mount -t sysfs sysfs "$1/sys" && '
+        'mount --rbind /dev "$1/dev" && '
         'exec chroot "$1" /bin/sh -c "$2"'
     )
     asked = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", str(root), command]

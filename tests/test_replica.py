@@ -159,7 +159,8 @@ def test_flows_that_an_ids_gives_up_when_it_is_stopped_have_not_ended(config: Co
     replica = Replica(config)
     try:
         replica._cut_short = cut_short
-        read = replica._read_ids(SimpleNamespace(runs=[run]))  # type: ignore[arg-type]
+        ids = SimpleNamespace(runs=[run], bound=lambda run: None, note=lambda: None)
+        read = replica._read_ids(ids)  # type: ignore[arg-type]
         assert [record.get("pcap_cnt") for record in read] == ([3] if cut_short else [3, None])
     finally:
         replica._close()

@@ -36,9 +36,7 @@ class Snapshot:
     started: float = 0.0  # seconds since the epoch
     time: float = 0.0  # the same, of this record
     version: str = ""
-    protocol: dict[str, int] = field(
-        default_factory=dict
-    )  # oldest, newest; view: what the set speaks, 0 before it is one
+    protocol: dict[str, int] = field(default_factory=dict)  # oldest, newest; view: what the set speaks, 0 before
     implementation: str = ""  # of the core: c or python
     view: dict[str, int] = field(default_factory=dict)  # lineage, number, coordinator, incarnation
     coordinator: str = ""
