@@ -22,7 +22,7 @@ from snort_adapter.launchers import IdsLauncher, launcher
 from .test_real_ids import identified, reference
 
 SLOTS = 1 << 17
-STEP = 500
+STEP = 1_500
 
 
 def until(condition: Callable[[], bool]) -> None:

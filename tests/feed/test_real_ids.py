@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
@@ -84,8 +85,18 @@ def identified(records: list[Record], identifier: Identifier) -> list[Record]:
     return [identifier.identify(record) for record in records if record["event_type"] == "alert"]
 
 
+_REFERENCES: dict[tuple[str, Path], list[Record]] = {}
+
+
 def reference(ids: IdsLauncher, source: Path, log_dir: Path) -> list[Record]:
-    """The alerts of the IDS over the file itself; it may crash once."""
+    """The alerts of the IDS over the file itself; made once."""
+    if (ids.name, source) not in _REFERENCES:
+        _REFERENCES[ids.name, source] = _reference(ids, source, log_dir)
+    return copy.deepcopy(_REFERENCES[ids.name, source])
+
+
+def _reference(ids: IdsLauncher, source: Path, log_dir: Path) -> list[Record]:
+    """The IDS may crash once."""
     for _ in range(2):
         ids.prepare(log_dir)
         (log_dir / ids.alert_file).unlink(missing_ok=True)
