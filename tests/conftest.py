@@ -16,6 +16,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -66,6 +67,8 @@ def private_mounts() -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; what tests start would ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for need in NEEDS:
         config.addinivalue_line("markers", f"{need}: skip where the machine lacks it")
     config.stash[private] = private_mounts()
