@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -92,13 +92,11 @@ class Adopted:
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end; subprocess.TimeoutExpired after `timeout` seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while self.poll() is None:
-            if deadline is not None and time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
-            time.sleep(0.001)
-        assert self.returncode is not None
-        return self.returncode
+        if not gone(self.pid, timeout):
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+        status = self.poll()
+        assert status is not None
+        return status
 
     def send_signal(self, sig: int) -> None:
         """Nothing where it has ended."""
@@ -141,3 +139,17 @@ class Log:
                 os.truncate(self.path, self.mark)
         except OSError as error:
             raise CheckpointError(f"cannot cut {self.path} to {self.mark} bytes: {error.strerror}") from None
+
+
+def gone(pid: int, timeout: float | None = None) -> bool:
+    """Wait until a child has ended, which `subprocess` notices up to 50 ms late; whether it has.  It is not reaped."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        return bool(poll.poll(None if timeout is None else timeout * 1_000))
+    finally:
+        os.close(process)

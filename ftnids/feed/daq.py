@@ -28,7 +28,7 @@ import structlog
 from ftnids.core import Ring
 from ftnids.core.reader import Mode, Reader, Report, State
 from ftnids.errors import RingError
-from ftnids.feed.checkpoint import Adopted
+from ftnids.feed.checkpoint import Adopted, gone
 from ftnids.feed.ids import DeathError, Ids, Run
 from ftnids.limits import AHEAD_SPAN, FEED_LOOK_S, FEED_WAIT_S, IDS_START_S, IDS_TERM_S
 from snort_adapter.launchers import IdsLauncher
@@ -166,6 +166,7 @@ class DaqIds(Ids):
         assert self._reader is not None
         run, began = self._current, time.monotonic()
         run.process.kill()
+        gone(run.process.pid, IDS_TERM_S)
         run.process.wait(IDS_TERM_S)
         report = self._look()
         if report.checkpoint is None:
