@@ -1,0 +1,29 @@
+"""The set's alerts are those of one Snort over all that was captured, read ahead or not, whatever was lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snort_adapter.launchers import launcher
+from tests.lab.test_lab import check_alerts, check_streams, lab
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["0.01", "0.05", "0.2"])
+@pytest.mark.parametrize("mode", [("pessimistic", "none"), ("optimistic", "fork")], ids="-".join)
+def test_alerts_are_those_of_one_snort(
+    tmp_path: Path, needs_snort: Path, mode: tuple[str, str], loss: str, seed: int
+) -> None:
+    if reason := launcher("snort").ring_fault():
+        pytest.skip(reason)
+    asked = ("--no-netns", "--pps", "2000", "--ids", "snort", "--mode", mode[0], "--checkpoint", mode[1])
+    status, summary, told = lab(tmp_path / "out", *asked, "--loss", loss, "--seed", str(seed), "--reference")
+    assert status == 0, told
+    check_streams(tmp_path / "out", summary)
+    check_alerts(tmp_path / "out", summary)
+    assert summary["alert_differences"] == []
+    assert summary["alerts_out"] > 0
+    thrown_back = sum(row["rollbacks"] for row in summary["replicas"])
+    assert (thrown_back > 0) == (mode[0] == "optimistic")
