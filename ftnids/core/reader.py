@@ -9,6 +9,7 @@ import ctypes
 import os
 import platform
 import struct
+import threading
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -76,7 +77,8 @@ class Reader:
         whole = memoryview(mapped.memory)
         self._words, self._longs = whole.cast("I"), whole.cast("Q")
         self._futex = ctypes.c_uint32.from_buffer(mapped.memory, ORDER)
-        self._start = self._fed = start
+        self._fed = start
+        self._looking = threading.Lock()  # a report that is older than another's would seem to go back
 
     @classmethod
     def create(
@@ -106,7 +108,12 @@ class Reader:
         return self._segment.path
 
     def report(self) -> Report:
-        """What the reader says now, checked; `fed` is read first, so that the rest is at least as new."""
+        """What the reader says now, checked.  Any thread."""
+        with self._looking:
+            return self._look()
+
+    def _look(self) -> Report:
+        """`fed` is read first, so that the rest is at least as new."""
         fed = self._longs[FED // 8]
         words, longs = self._words, self._longs
         state, taken, checkpoint = words[STATE // 4], longs[TAKEN // 8], longs[CHECKPOINT // 8]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,8 @@ from ftnids.alerts.compare import Comparison, compare
 from ftnids.alerts.identity import Identifier
 from ftnids.alerts.readers import Record
 from ftnids.core import Capture, Ring
+from ftnids.core.reader import SUFFIX
+from ftnids.core.segment import path_of
 from ftnids.feed import DaqIds, Feed
 from snort_adapter.launchers import IdsLauncher, launcher
 
@@ -229,3 +233,58 @@ def test_a_stop_leaves_no_checkpoint_behind(guesser: Guesser) -> None:
     guesser.supervisor.stop()
     assert guesser.supervisor.join(60)
     assert snorts() == []
+
+
+REPLICA = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+from ftnids.core import Capture, Ring
+from ftnids.feed import DaqIds
+from snort_adapter.launchers import launcher
+trace, snort, folder = sys.argv[1:]
+capture = Capture.file(trace, snaplen=65535, bpf="")
+sizes = {"slots": 8192, "arena_bytes": 16 << 20, "recovered_slots": 1024, "recovered_bytes": 1 << 20}
+ring = Ring.create(f"killed-{os.getpid()}", **sizes, agreed_slots=8192, linktype=1, snaplen=65535, seed=7)
+capture.run(ring, 4096, 100)
+supervisor = DaqIds(ring, launcher("snort", snort), Path(folder), ahead=True)
+supervisor.start()
+reader, first = supervisor._reader, 0
+for first in (0, 500):  # thrown back once, then it reads ahead again
+    guess = np.delete(np.arange(first, first + 500, dtype=np.int64), 250)
+    ring.publish_ahead(guess, ring.times(first, first + 500)[guess - first] // 1000)
+    while reader.report().taken < first + 499:
+        time.sleep(0.001)
+    if first == 0:
+        refs = np.arange(500, dtype=np.int64)
+        ring.publish_agreed(0, refs, ring.times(0, 500) // 1000, np.zeros(500, np.uint8))
+        ring.set_stable(500)
+report = reader.report()
+print(ring.name, report.pid, report.checkpoint_pid, supervisor.rollbacks, flush=True)
+time.sleep(3600)
+"""
+
+
+def test_a_killed_replica_leaves_no_snort_and_no_checkpoint(
+    snort: IdsLauncher, needs_shared_trace: Path, tmp_path: Path
+) -> None:
+    """Neither the one that was a fork, nor the fork that sleeps."""
+    command = [sys.executable, "-c", REPLICA, str(needs_shared_trace), str(snort.binary), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as replica:
+        assert replica.stdout is not None
+        name = f"killed-{replica.pid}"
+        try:
+            said = next(line.split() for line in replica.stdout if line.startswith(name))  # among what it logs
+            *pids, thrown_back = map(int, said[1:])
+            assert thrown_back == 1
+            assert all(map(psutil.pid_exists, pids))
+            replica.kill()
+            replica.wait()
+            orphans = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+            psutil.wait_procs(orphans, timeout=30)
+            left = [one for one in orphans if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+            assert left == []
+        finally:
+            replica.kill()
+            for suffix in ("", SUFFIX):
+                path_of(name, suffix).unlink(missing_ok=True)
