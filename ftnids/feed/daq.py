@@ -197,17 +197,13 @@ class DaqIds(Ids):
 
     def _dead(self, run: Run) -> None:
         """A log that may hold what never was is cut; a checkpoint that nobody will need is ended."""
-        report = self._report()
-        if not self.ahead or report is None:
+        if not self.ahead:
             return
-        self._fell = report.checkpoint is not None and not self._stop.is_set()
-        if report.checkpoint is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(report.checkpoint_pid, signal.SIGKILL)
+        report = self._report()
+        self._fell = report is not None and report.checkpoint is not None and not self._stop.is_set()
+        if report is not None and report.checkpoint is not None:
             self._cut(run, report.log_bytes)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-run.group, 0)[0]:
-                pass
+        _end_forks(run.group)
 
     def _signal(self, number: signal.Signals) -> None:
         """A fork has no thread that looks at signals."""
@@ -269,3 +265,12 @@ class DaqIds(Ids):
 def _adopt_orphans() -> None:
     """Be the parent of processes whose parent has died: a checkpoint's is the IDS that was killed for it."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end_forks(group: int) -> None:
+    """End what a dead IDS has left asleep, also a fork that it died before it could report."""
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        while True:
+            os.waitid(os.P_PGID, group, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # ChildProcessError: none is ours
+            os.killpg(group, signal.SIGKILL)
+            os.waitpid(-group, 0)
