@@ -1,0 +1,154 @@
+"""How long an IDS stands still for a checkpoint by CRIU, and how long setting it back takes.
+
+Each IDS that is here reads a FIFO, as a replica starts it, and is given part of a capture.  Then, again and again: a
+checkpoint, more packets, and back.
+
+* checkpoint: the IDS stands still, and its image is written
+* rollback: from the decision until the first packet can be fed again: kill, empty the FIFO, cut the logs, restore
+* image: bytes on disk
+
+Needs root and CRIU.  Images are in shared memory.  CRIU keeps what it finds out about the kernel in /run, if that is a
+tmpfs; where it is none, the bench mounts one for itself, or with --plain does not.
+
+options: --trace FILE (FTNIDS_TRACE), --turns N (20), --quick (5 turns), --plain
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from bench.__main__ import SKIPPED
+from bench._progress import progress
+from bench._results import Results, Row
+from ftnids.errors import FtnidsError
+from ftnids.feed.criu_checkpoints import CriuCheckpoints
+from snort_adapter.launchers import LAUNCHERS, IdsLauncher, launcher
+
+CLONE_NEWNS: Final = 0x20000
+BEFORE: Final = 16 << 20  # bytes of the capture that an IDS has read before
+BETWEEN: Final = 1 << 16  # and that it is given after each checkpoint
+START_S: Final = 60.0
+GOALS: Final = {"snort": "<= 150"}  # for a rollback, ms
+HEAD: Final = 24
+
+
+def tmpfs_on_run() -> None:
+    """A tmpfs on /run, seen by this process and its children only; OSError where there can be none."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "cannot have a /run of its own")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "ftnids-bench", "/run"], check=True)
+
+
+def is_tmpfs(path: str) -> bool:
+    """Whether a tmpfs is mounted there."""
+    done = subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, text=True, check=True)
+    return done.stdout.strip() == "tmpfs"
+
+
+class Subject:
+    """One IDS that has read the first part of a capture."""
+
+    def __init__(self, ids: IdsLauncher, trace: bytes, folder: Path) -> None:
+        self.checkpoints = CriuCheckpoints(folder / "run")
+        self._trace, self._at = trace, _end_of_record(trace, BEFORE)
+        fifo, logs = folder / "fifo/ids.fifo", folder / "log"
+        fifo.parent.mkdir()
+        os.mkfifo(fifo, 0o600)
+        ids.prepare(logs)
+        command = ids.command(*self.checkpoints.inside(fifo))
+        child = self.checkpoints.start(command, {**os.environ, **ids.environment()}, fifo, logs)
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                self._fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+                break
+            except OSError:
+                if child.poll() is not None or time.monotonic() > deadline:
+                    raise FtnidsError(f"{ids.name} does not open its input") from None
+                time.sleep(0.01)
+        os.set_blocking(self._fd, True)
+        os.write(self._fd, trace[: self._at])
+
+    def turn(self) -> tuple[float, float, int]:
+        """Seconds of a checkpoint and of a rollback, bytes of the image."""
+        began = time.perf_counter()
+        image = self.checkpoints.take(0)
+        taken = time.perf_counter() - began
+        size = image.bytes()
+        os.write(self._fd, self._trace[self._at : _end_of_record(self._trace, self._at + BETWEEN)])
+        began = time.perf_counter()
+        self.checkpoints.restore()
+        back = time.perf_counter() - began
+        self.checkpoints.discard()
+        return taken, back, size
+
+    def close(self) -> None:
+        """End it."""
+        self.checkpoints.close()
+        os.close(self._fd)
+
+
+def _end_of_record(trace: bytes, least: int) -> int:
+    at = HEAD
+    while at < least and at + 16 <= len(trace):
+        at += 16 + int.from_bytes(trace[at + 8 : at + 12], "little")
+    return min(at, len(trace))
+
+
+def measure(results: Results, ids: IdsLauncher, trace: bytes, turns: int) -> None:
+    """The rows of one IDS."""
+    with tempfile.TemporaryDirectory(prefix="ftnids-bench-", dir="/dev/shm") as name:
+        subject = Subject(ids, trace, Path(name))
+        try:
+            found = [subject.turn() for _ in progress(range(turns))]
+        finally:
+            subject.close()
+    taken, back, sizes = zip(*found, strict=True)
+    what = f"{ids.name} {ids.version}"
+    results.add(Row(f"{what}: checkpoint", statistics.median(taken) * 1e3, "ms"))
+    results.add(Row(f"{what}: rollback", statistics.median(back) * 1e3, "ms", goal=GOALS.get(ids.name)))
+    results.add(Row(f"{what}: rollback, slowest", max(back) * 1e3, "ms"))
+    results.add(Row(f"{what}: image", statistics.median(sizes) / 1e6, "MB"))
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table and write rollback.json; 0 when the goals are met."""
+    parser = argparse.ArgumentParser(prog="python -m bench rollback", description=__doc__)
+    parser.add_argument("--trace", type=Path, default=Path(os.environ.get("FTNIDS_TRACE", "")))
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--plain", action="store_true")
+    options = parser.parse_args(arguments)
+    if not options.trace.is_file():
+        print("rollback: needs a capture file; name one with --trace or FTNIDS_TRACE", file=sys.stderr)
+        return SKIPPED
+    try:
+        if not options.plain and not is_tmpfs("/run"):
+            tmpfs_on_run()
+        with tempfile.TemporaryDirectory(prefix="ftnids-bench-") as folder:
+            reason = CriuCheckpoints(Path(folder)).self_test()
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = str(error)
+    if reason:
+        print(f"rollback: {reason}", file=sys.stderr)
+        return SKIPPED
+    where = "a tmpfs" if is_tmpfs("/run") else "no tmpfs"
+    shown = [one for one in arguments if not one.startswith("/") and one != "--trace"]
+    results = Results("rollback", shown, f"a real trace of {options.trace.stat().st_size >> 20} MB, /run is {where}")
+    results.heading()
+    for name in sorted(LAUNCHERS):
+        try:
+            measure(results, launcher(name), options.trace.read_bytes(), 5 if options.quick else options.turns)
+        except FtnidsError as error:
+            print(f"rollback: {error}", file=sys.stderr)
+    return results.finish() if results.rows else SKIPPED
