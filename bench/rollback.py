@@ -7,19 +7,16 @@ checkpoint, more packets, and back.
 * rollback: from the decision until the first packet can be fed again: kill, empty the FIFO, cut the logs, restore
 * image: bytes on disk
 
-Needs root and CRIU.  Images are in shared memory.  CRIU keeps what it finds out about the kernel in /run, if that is a
-tmpfs; where it is none, the bench mounts one for itself, or with --plain does not.
+Needs root and CRIU.  Images are in shared memory.
 
-options: --trace FILE (FTNIDS_TRACE), --turns N (20), --quick (5 turns), --plain
+options: --trace FILE (FTNIDS_TRACE), --turns N (20), --quick (5 turns)
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,26 +30,11 @@ from ftnids.errors import FtnidsError
 from ftnids.feed.criu_checkpoints import CriuCheckpoints
 from snort_adapter.launchers import LAUNCHERS, IdsLauncher, launcher
 
-CLONE_NEWNS: Final = 0x20000
 BEFORE: Final = 16 << 20  # bytes of the capture that an IDS has read before
 BETWEEN: Final = 1 << 16  # and that it is given after each checkpoint
 START_S: Final = 60.0
 GOALS: Final = {"snort": "<= 150"}  # for a rollback, ms
 HEAD: Final = 24
-
-
-def tmpfs_on_run() -> None:
-    """A tmpfs on /run, seen by this process and its children only; OSError where there can be none."""
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
-        raise OSError(ctypes.get_errno(), "cannot have a /run of its own")
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "ftnids-bench", "/run"], check=True)
-
-
-def is_tmpfs(path: str) -> bool:
-    """Whether a tmpfs is mounted there."""
-    done = subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, text=True, check=True)
-    return done.stdout.strip() == "tmpfs"
 
 
 class Subject:
@@ -127,24 +109,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--trace", type=Path, default=Path(os.environ.get("FTNIDS_TRACE", "")))
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--plain", action="store_true")
     options = parser.parse_args(arguments)
     if not options.trace.is_file():
         print("rollback: needs a capture file; name one with --trace or FTNIDS_TRACE", file=sys.stderr)
         return SKIPPED
-    try:
-        if not options.plain and not is_tmpfs("/run"):
-            tmpfs_on_run()
-        with tempfile.TemporaryDirectory(prefix="ftnids-bench-") as folder:
-            reason = CriuCheckpoints(Path(folder)).self_test()
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = str(error)
+    with tempfile.TemporaryDirectory(prefix="ftnids-bench-") as folder:
+        reason = CriuCheckpoints(Path(folder)).self_test()
     if reason:
         print(f"rollback: {reason}", file=sys.stderr)
         return SKIPPED
-    where = "a tmpfs" if is_tmpfs("/run") else "no tmpfs"
     shown = [one for one in arguments if not one.startswith("/") and one != "--trace"]
-    results = Results("rollback", shown, f"a real trace of {options.trace.stat().st_size >> 20} MB, /run is {where}")
+    results = Results("rollback", shown, f"a real trace of {options.trace.stat().st_size >> 20} MB")
     results.heading()
     for name in sorted(LAUNCHERS):
         try:

@@ -52,14 +52,41 @@ def tethered(parent: int) -> None:
 
 
 def mount(source: str, target: str, kind: str, flags: int) -> None:
-    """mount(2)."""
-    checked(LIBC.mount(source.encode(), target.encode(), kind.encode(), flags, None), f"mount on {target}")
+    """mount(2); a tmpfs is writable for root alone."""
+    data = b"mode=755" if kind == "tmpfs" else None
+    checked(LIBC.mount(source.encode(), target.encode(), kind.encode(), flags, data), f"mount on {target}")
+
+
+def remember(run: Path) -> None:
+    """Let CRIU keep what it finds out about the kernel, which it does in /run where that is a tmpfs, and only there.
+
+    Without it each call takes several times as long.  In containers /run is often none: then what is in it appears in
+    a tmpfs.
+    """
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    if [kind for _, where, kind, *_ in mounts if where == str(run)][-1:] == ["tmpfs"]:
+        return
+    before = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mount("tmpfs", str(run), "tmpfs", MS_NOSUID_NODEV_NOEXEC)
+        for entry in Path(f"/proc/self/fd/{before}").iterdir():
+            here = run / entry.name
+            if entry.is_symlink():
+                here.symlink_to(entry.readlink())
+            elif entry.name.startswith("criu.kdat"):
+                continue
+            else:
+                here.mkdir() if entry.is_dir() else here.touch()
+                mount(str(entry), str(here), "", MS_BIND | MS_REC)
+    finally:
+        os.close(before)
 
 
 def enter(place: Path, binds: list[list[str]]) -> None:
     """As first process of the PID namespace: a /proc that shows it, and the folders at their places."""
     mount("none", "/", "", MS_REC | MS_SLAVE)
     mount("proc", "/proc", "proc", MS_NOSUID_NODEV_NOEXEC)
+    remember(Path("/run"))
     place.mkdir(mode=0o755, parents=True, exist_ok=True)
     mount("tmpfs", str(place), "tmpfs", MS_NOSUID_NODEV_NOEXEC)
     for source, name in binds:
