@@ -19,7 +19,7 @@ from ftnids.alerts.spooled import Spooled
 from ftnids.config import Config
 from ftnids.core import Ring
 from ftnids.feed import DaqIds, Feed, FifoIds, Hashes, Ids, PcapFile, put_aside
-from ftnids.feed.criu_checkpoints import CriuCheckpoints
+from ftnids.feed.criu_checkpoints import CriuCheckpoints, remove_left
 from ftnids.feed.optimistic import OptimisticIds
 from ftnids.feed.policy import Policy
 from ftnids.sync.messages import View
@@ -53,6 +53,7 @@ def make_feed(config: Config, ring: Ring) -> tuple[Feed, Ids | None, Hashes | No
 def _make_ids(config: Config, ring: Ring, program: IdsLauncher) -> Ids:
     """The IDS on the ring itself where it can read it, else on a pcap stream; with CRIU on a pcap stream."""
     place = config.replica
+    remove_left(place.run_dir)
     ahead = config.feed.mode == "optimistic"
     if ahead and config.feed.checkpoint == "criu":
         return _make_criu_ids(config, ring, program)

@@ -8,9 +8,11 @@ A checkpoint at seq s is thus right as soon as all records below s are in the pi
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -21,6 +23,14 @@ from ftnids.feed.namespace import PLACE, Child, Namespace
 from ftnids.limits import CRIU_RESTORE_S
 
 log = structlog.get_logger()
+FOLDER: Final = "checkpoints"  # in run_dir
+
+
+def remove_left(run_dir: Path) -> None:
+    """Remove what a killed process left of its checkpoints: they hold memory of the IDS, and packets."""
+    if (run_dir / FOLDER).is_dir():
+        shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
+        log.info("checkpoints of an earlier run removed", folder=str(run_dir / FOLDER))
 
 
 class CriuCheckpoints:
@@ -32,7 +42,7 @@ class CriuCheckpoints:
     name = "criu"
 
     def __init__(self, run_dir: Path) -> None:
-        self._folder = run_dir / "checkpoints"
+        self._folder = run_dir / FOLDER
         self._criu: Criu | None = None
         self._images: Images | None = None
         self._namespace: Namespace | None = None

@@ -18,7 +18,7 @@ from ftnids.core import pcap_header
 from ftnids.feed import criu
 from ftnids.feed.checkpoint import CheckpointError
 from ftnids.feed.criu import Criu, complaint, unread
-from ftnids.feed.criu_checkpoints import CriuCheckpoints
+from ftnids.feed.criu_checkpoints import CriuCheckpoints, remove_left
 from ftnids.feed.images import Images
 from ftnids.feed.namespace import PLACE
 
@@ -153,6 +153,14 @@ def test_images_that_nobody_discards_are_few_and_do_not_outlive_their_process(tm
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r"cannot make .*images.* for checkpoints: Not a directory; check"):
         Images(tmp_path / "file/images")
+
+
+def test_what_a_killed_process_left_goes_in_any_mode(tmp_path: Path) -> None:
+    remove_left(tmp_path)
+    (tmp_path / "checkpoints/7/criu").mkdir(parents=True)
+    (tmp_path / "checkpoints/7/criu/pages-1.img").write_bytes(b"memory")
+    remove_left(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_that_finds_no_room_costs_nothing(target: Target) -> None:
