@@ -183,8 +183,8 @@ class Server:
         made.setblocking(False)
         most = limits.STATUS_VIEWERS if viewer else limits.METRICS_REQUESTS
         if sum(one.viewer == viewer for one in self._connections) >= most:
-            made.close()
             self._counters["viewers_refused" if viewer else "scrapes_dropped"] += 1
+            made.close()
             return
         one = _Connection(made, viewer, time.monotonic())
         self._connections.append(one)
