@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from ftnids.alerts.outputs import names_in
+from ftnids.alerts.outputs import ids_in, names_in
 from ftnids.alerts.redis_sink import library
 from ftnids.alerts.sinks import Sink, SinkError
 from ftnids.limits import SINK_WAIT_S
@@ -36,10 +36,7 @@ class Kafka(Sink):
                     max_block_ms=int(SINK_WAIT_S * 1000),
                     request_timeout_ms=int(SINK_WAIT_S * 1000),
                 )
-            sent = [
-                self._producer.send(self._topic, key=names_in(line)[0].encode(), value=line.rstrip(b"\n"))
-                for line in lines
-            ]
+            sent = [self._producer.send(self._topic, key=_key(line), value=line.rstrip(b"\n")) for line in lines]
             for future in sent:
                 future.get(timeout=SINK_WAIT_S)
                 taken += 1
@@ -55,3 +52,8 @@ class Kafka(Sink):
             with suppress(Exception):
                 self._producer.close(timeout=0)
             self._producer = None
+
+
+def _key(line: bytes) -> bytes:
+    """The id, whatever the status: a compacted topic keeps the last one."""
+    return (ids_in(line) or names_in(line))[0].encode()

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
+from ftnids.alerts.outputs import CONFIRMED
 from ftnids.alerts.readers import Record
 from ftnids.limits import SINK_WAIT_S, SYSLOG_BYTES
 
@@ -147,7 +148,9 @@ def summary(record: Record) -> str:
     source = _end(record.get("src_ip", "?"), record.get("src_port"))
     target = _end(record.get("dest_ip", "?"), record.get("dest_port"))
     names = f"[{alert['gid']}:{alert['signature_id']}:{alert['rev']}] {alert.get('signature', '')}"
-    return f"{names} {{{record.get('proto', '?')}}} {source} -> {target} id {record['ftnids']['id']}"
+    status = record["ftnids"].get("status", CONFIRMED)
+    open_yet = "" if status == CONFIRMED else f" {status}"
+    return f"{names} {{{record.get('proto', '?')}}} {source} -> {target} id {record['ftnids']['id']}{open_yet}"
 
 
 def _end(address: str, port: int | None) -> str:

@@ -79,6 +79,15 @@ def test_records_go_out_in_order_keyed_by_their_id(broker: Broker) -> None:
     assert broker.closed == 1
 
 
+def test_every_status_of_an_alert_has_one_key(broker: Broker) -> None:
+    """So that a compacted topic keeps the last one."""
+    provisional = identified("1")
+    provisional["ftnids"]["status"] = "provisional"
+    Kafka(["k1:9092"], "alerts").put([as_line(provisional), as_line(identified("1")), b"no record\n"])
+    assert [key for _, key, _ in broker.came[:2]] == [b"1", b"1"]
+    assert len(broker.came[2][1]) == 24
+
+
 def test_what_is_not_acknowledged_is_not_taken(broker: Broker) -> None:
     target = Kafka(["k1:9092"], "alerts")
     broker.room = 2

@@ -255,3 +255,10 @@ def test_a_syslog_daemon_that_is_restarted(tmp_path: Path) -> None:
 def test_summary_writes_ipv6_with_brackets() -> None:
     record = identified("1") | {"src_ip": "2001:db8::1", "proto": "UDP"}
     assert "[2001:db8::1]:1024 ->" in summary(record)
+
+
+def test_summary_says_what_may_still_change() -> None:
+    record = identified("1")
+    assert summary(record).endswith(" id 1")
+    record["ftnids"]["status"] = "retracted"
+    assert summary(record).endswith(" id 1 retracted")
