@@ -329,6 +329,8 @@ class Replica:
             ended = self.ids.ended and not self.ids.runs  # in this order: then no run comes any more, and all are read
         if not self.desk.full:
             self.desk.progress(fed, final=self.ring.ended and ended)
+        if self.desk.leaver is not None and not self.transport.connected(self.desk.leaver):
+            self.desk.departed()  # it closes its connections when its alerts are out
         for member, message in self.desk.tick(now):
             self.transport.send(member, message)
 

@@ -209,6 +209,7 @@ def _statuses() -> Iterator[bytes]:
     full.view, full.coordinator, full.members = {"lineage": 5, "number": 2, "incarnation": 1}, "a", ["a", "b"]
     full.counters |= {"captured": 1000, "lost": 2, "delay_p99_ms": 7.5}
     full.set, full.seq, full.ring, full.peers = {"alerts_out": 3}, {"stable": 9}, numbers, {"connects": 1}
+    full.protocol = {"oldest": 1, "newest": 2, "view": 2}
     full.outputs = {"alerts.output": {"delivered": 3, "waiting_bytes": 9}}
     full.delay = {"le_ms": [0.32, 0.64], "counts": [1, 2, 3], "sum_ms": [4.5]}
     full.ids = {"name": "suricata", "mode": "optimistic", "state": "down", "lag": 4, "deaths": 2}

@@ -15,7 +15,7 @@ from ftnids.alerts.exchange import Header, Receiver, Sender
 from ftnids.alerts.outputs import Output, split
 from ftnids.alerts.readers import Record
 from ftnids.counters import SET
-from ftnids.limits import ALERT_BACKLOG, DOUBT_MS, STALL_MS
+from ftnids.limits import ALERT_BACKLOG, DOUBT_MS, LEAVER_MS, STALL_MS
 from ftnids.sync.messages import Alert
 
 Send = tuple[int, Alert]
@@ -60,6 +60,7 @@ class Desk:
         self._seen_ns = 0  # when this desk was busy last
         self._doubt_ns = 0  # until when it may have been replaced; 0: no doubt
         self._doubted: list[Record] = []  # what would have gone out since
+        self.leaver: int | None = None  # the last coordinator, while it may still put out what it has taken and raised
         self.alerts = 0  # raised by this replica's IDS
 
     def start(self, coordinator: int, members: Sequence[int], now_ns: int, left: Sequence[int] = ()) -> None:
@@ -67,7 +68,8 @@ class Desk:
 
         Where it is another coordinator than before, everyone sends again what the last one may have died
         with, unless it is among those that `left` in order: they put out what they have taken.  What it did put
-        out is known from the output, where that can be read here.
+        out is known from the output, where that can be read here.  One that left has still some to put out, of packets
+        whose alerts this replica's IDS may raise only now: until it is gone (`departed`; LEAVER_MS), none go out.
         """
         before, self._coordinator = self._coordinator, coordinator
         self._seen_ns = now_ns
@@ -79,8 +81,16 @@ class Desk:
             self._dedup.set_members([self._names[m] for m in members])
             self._dedup.muted(self._names[self._me], self._mute)
             self._look_up()
+            if before in left and before != self._me:
+                self.leaver, self._doubt_ns = before, now_ns + LEAVER_MS * MS
             for batch in again:
                 self._put_out(self._dedup.add(self._names[self._me], json.loads(batch), now_ns))
+
+    def departed(self) -> None:
+        """The `leaver` has put out its last."""
+        self.leaver = None
+        if self._doubt_ns:
+            self._decide_doubt()
 
     @property
     def _leads(self) -> bool:
@@ -140,7 +150,7 @@ class Desk:
         self._awake(now_ns)
         if self._leads:
             if self._doubt_ns and now_ns >= self._doubt_ns:
-                self._decide_doubt()
+                self.departed()
             self._put_out(self._dedup.tick(now_ns))
             return []
         return [(self._coordinator, message) for message in self._sender.outgoing(now_ns)]
@@ -177,7 +187,7 @@ class Desk:
     def _awake(self, now_ns: int) -> None:
         """Notice that this process has not been running for a while."""
         if self._leads and now_ns - self._seen_ns > self._stall_ns:
-            self._doubt_ns = now_ns + DOUBT_MS * MS
+            self._doubt_ns = max(self._doubt_ns, now_ns + DOUBT_MS * MS)
         self._seen_ns = now_ns
 
     def _decide_doubt(self) -> None:

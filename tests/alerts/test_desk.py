@@ -125,9 +125,38 @@ def test_a_coordinator_that_left_in_order_has_put_out_what_it_took() -> None:
     pair.desks[1].start(1, (1,), pair.now, left=(0,))
     pair.desks[1].raised([alert(4)], pair.now)
     pair.desks[1].progress(10)
+    pair.desks[1].departed()
     pair.run(1)
     assert [r["ftnids"]["seq"] for r in pair.alerts[0].records] == [3]
     assert [r["ftnids"]["seq"] for r in pair.alerts[1].records] == [4]
+
+
+@pytest.mark.parametrize("goes", [True, False])
+def test_what_a_leaving_coordinator_still_puts_out_does_not_come_twice(goes: bool) -> None:
+    """Its IDS raised an alert before it left, the other's IDS raises the same one after that; it goes, or hangs."""
+    pair = Pair()
+    put_out = pair.alerts[0].records
+    pair.desks[1]._known = lambda: [record["ftnids"]["id"] for record in put_out]
+    pair.desks[0].raised([alert(3)], pair.now)
+    pair.desks[1].start(1, (1,), pair.now, left=(0,))
+    pair.dead = {0}
+    pair.desks[1].raised([alert(3), alert(4)], pair.now)
+    pair.desks[1].progress(10)
+    pair.run(1)
+    assert pair.desks[1].leaver == 0
+    assert pair.alerts[1].records == []
+    pair.desks[0].close()
+    if goes:
+        pair.desks[1].departed()
+    pair.run(0.1 if goes else 5)
+    assert pair.desks[1].leaver is None
+    assert [r["ftnids"]["seq"] for r in put_out] == [3]
+    assert [r["ftnids"]["seq"] for r in pair.alerts[1].records] == [4]
+    assert pair.desks[1].counters()["alerts_out"] == 1
+    pair.desks[1].raised([alert(5)], pair.now)
+    pair.desks[1].progress(10)
+    pair.run(1)
+    assert [r["ftnids"]["seq"] for r in pair.alerts[1].records] == [4, 5]
 
 
 @pytest.mark.parametrize("left", [(), (0,)])
