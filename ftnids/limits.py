@@ -135,9 +135,7 @@ ALERT_STRETCHES: Final = 64  # stretches of an output that others wrote, not loo
 COLD_S: Final = 600  # of agreed time for which an IDS started in mid-stream may lack the memory of older flows
 STALL_MS: Final = 300  # a coordinator that did nothing for so long may have been replaced [sync.failure_ms]
 DOUBT_MS: Final = 500  # for which it then puts no alerts out; after that it looks them up first
-LEAVER_MS: Final = (
-    5_000  # the same of the next coordinator, while the last one leaves in order and puts its last ones out
-)
+LEAVER_MS: Final = 5_000  # the same of a new coordinator, while the last one leaves in order and puts its last ones out
 DIVERGENCE_MS: Final = 5_000  # a replica whose IDS is past a packet for that long and raised no alert never will
 
 # -- feed -------------------------------------------------------------------------------------------
