@@ -205,11 +205,10 @@ def _statuses() -> Iterator[bytes]:
     alert: Alert = {"time": eve_time(START_NS // 1000), "id": "00", "status": "provisional", "signature": "x"}
     alert |= {"severity": 1, "seq": 7, "from": "192.0.2.1:5", "to": "192.0.2.2:80", "replicas": "a,b", "sid": "1:2:3"}
     numbers = {"slots": 1024, "slots_used": 5, "arena_bytes": 1 << 20, "arena_used": 900}
-    full = Snapshot("a", "running", "why", 7, "host", "office", 1.0, 2.0, "0.1.0", {"newest": 2}, "c")
+    full = Snapshot("a", "running", "why", 7, "host", "office", 1.0, 2.0, "0.1.0", {"oldest": 1, "newest": 2, "view": 2}, "c")
     full.view, full.coordinator, full.members = {"lineage": 5, "number": 2, "incarnation": 1}, "a", ["a", "b"]
     full.counters |= {"captured": 1000, "lost": 2, "delay_p99_ms": 7.5}
     full.set, full.seq, full.ring, full.peers = {"alerts_out": 3}, {"stable": 9}, numbers, {"connects": 1}
-    full.protocol = {"oldest": 1, "newest": 2, "view": 2}
     full.outputs = {"alerts.output": {"delivered": 3, "waiting_bytes": 9}}
     full.delay = {"le_ms": [0.32, 0.64], "counts": [1, 2, 3], "sum_ms": [4.5]}
     full.ids = {"name": "suricata", "mode": "optimistic", "state": "down", "lag": 4, "deaths": 2}
