@@ -205,7 +205,8 @@ def _statuses() -> Iterator[bytes]:
     alert: Alert = {"time": eve_time(START_NS // 1000), "id": "00", "status": "provisional", "signature": "x"}
     alert |= {"severity": 1, "seq": 7, "from": "192.0.2.1:5", "to": "192.0.2.2:80", "replicas": "a,b", "sid": "1:2:3"}
     numbers = {"slots": 1024, "slots_used": 5, "arena_bytes": 1 << 20, "arena_used": 900}
-    full = Snapshot("a", "running", "why", 7, "host", "office", 1.0, 2.0, "0.1.0", {"oldest": 1, "newest": 2, "view": 2}, "c")
+    speaks = {"oldest": 1, "newest": 2, "view": 2}
+    full = Snapshot("a", "running", "why", 7, "host", "office", 1.0, 2.0, "0.1.0", speaks, "c")
     full.view, full.coordinator, full.members = {"lineage": 5, "number": 2, "incarnation": 1}, "a", ["a", "b"]
     full.counters |= {"captured": 1000, "lost": 2, "delay_p99_ms": 7.5}
     full.set, full.seq, full.ring, full.peers = {"alerts_out": 3}, {"stable": 9}, numbers, {"connects": 1}
