@@ -19,7 +19,7 @@ if [[ ${1-} != --inside ]]; then
         command -v "$program" >/dev/null || { echo "newcomer: needs $program (scripts/setup.sh packages)" >&2; exit 2; }
     done
     # SIGKILL to `unshare` is one to the first process of the namespace, and so to all in it.
-    timeout -s KILL "${NEWCOMER_SECONDS:-240}" unshare --mount --pid --fork --kill-child --mount-proc \
+    timeout -s KILL "${NEWCOMER_SECONDS:-360}" unshare --mount --pid --fork --kill-child --mount-proc \
         "$0" --inside "$root" "$work" "${1-}"
     exit
 fi
