@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -40,11 +41,14 @@ NEEDS_A_HOST: Final = {
     "python3 -m venv": "makes the reader's environment; tests/newcomer.sh makes one",
     "/opt/ftnids/bin/pip": "installs into it; as above",
     "PATH=/opt/ftnids/bin:$PATH": "goes on with it; as above",
-    "systemctl": "needs systemd",
+    "systemctl": "needs systemd; tests/test_service.py looks at the units",
+    "useradd": "makes a user of the reader's host",
+    "chown": "gives files to that user",
     "echo": "prints",
 }
 # What ends by itself, and with which exit status in the sandbox, where no replica runs.
 RUN: Final = {"init": {0}, "keygen": {0}, "align": {0}, "status": {2}, "alerts": {0}, "doctor": {0, 1}, "run": {0}}
+FILES: Final = ("install", "cp", "mv", "sed")  # run with another /etc
 LOOKED_UP: Final = {  # runs for long, or for ever
     "lab": "tests/lab runs it",
     "simulate": "tests/commands runs it",
@@ -97,6 +101,8 @@ def fault(words: list[str]) -> str:
         return "" if set(wanted) <= set(extras) else f"no such extra: {wanted}"
     if words[0].startswith(("scripts/", "tests/")):
         return "" if os.access(ROOT / words[0], os.X_OK) else f"no such program: {words[0]}"
+    if words[0] in FILES:
+        return ""
     known = any(" ".join(words).startswith(start) for start in NEEDS_A_HOST)
     return "" if known else "say in NEEDS_A_HOST why it is not run"
 
@@ -161,6 +167,23 @@ def test_commands_of_a_page_run(page: Path, sandbox: Path) -> None:
             said = f"{block.where}: {' '.join(words)}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
             assert done.returncode in RUN[words[1]], said
             assert "Traceback" not in done.stderr, said
+
+
+def test_files_of_the_systemd_page_are_a_configuration(sandbox: Path) -> None:
+    """Its file commands, with another /etc: what the unit then starts is valid."""
+    assert ftnids(sandbox, ["init", "set", "-i", "lo", "--ids", "none"]).returncode == 0
+    (sandbox / "etc/systemd/system").mkdir(parents=True)
+    (sandbox / "replicas").symlink_to(ROOT / "replicas")
+    script = []
+    for block, words in shell():
+        if block.page == ROOT / "replicas/systemd/README.md" and words[0] in FILES:
+            here = [word if word.startswith("s|") else re.sub("^/etc/", "etc/", word) for word in words]
+            script.append(" ".join(word if "*" in word and word[0] != "s" else shlex.quote(word) for word in here))
+    assert len(script) == 5
+    subprocess.run(["sh", "-eu", "-c", "\n".join(script)], cwd=sandbox, check=True)
+    loaded = config.load(sandbox / "etc/ftnids/a.toml", [])
+    assert str(loaded.replica.run_dir) == "/run/ftnids/a"
+    assert (sandbox / "etc/systemd/system/ftnids@.service").is_file()
 
 
 @pytest.mark.parametrize("block", list(pages.blocks("toml")), ids=lambda block: block.where)
