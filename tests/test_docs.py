@@ -19,6 +19,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 import click
 import pytest
@@ -211,7 +212,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         f"{html.relative_to(tmp_path)}: {link}"
         for html in (tmp_path / "site").rglob("*.html")
         for link in re.findall(r'(?:href|src)="([^"#:?]+)[#?"]', html.read_text())
-        if html.name != "404.html" and not (html.parent / link).exists()
+        if html.name != "404.html" and not (html.parent / unquote(link)).exists()
     ]
     assert not dead, dead
 
