@@ -31,6 +31,8 @@ from ftnids import log
 from tests.background import FreshSeeds
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+TESTS: Final = ROOT / "tests"
+WAITING: Final = ("scenarios", "lab", "commands", "status")  # `make test` runs them beside the others
 SHM: Final = Path("/dev/shm")
 NETNS: Final = Path("/run/netns")
 SEED: Final = int(os.environ.get("FTNIDS_SEED", "1"))
@@ -75,14 +77,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 private: Final = pytest.StashKey[bool]()
+asked: Final = pytest.StashKey[bool]()
 fresh: Final = pytest.StashKey[FreshSeeds]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """The fresh seeds begin at once where a test will ask how they ended."""
-    asked = any("fresh_seeds" in getattr(item, "fixturenames", ()) for item in session.items)
-    if asked and not session.config.option.collectonly:
-        session.config.stash[fresh] = FreshSeeds()
+    session.config.stash[asked] = any("fresh_seeds" in getattr(item, "fixturenames", ()) for item in session.items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The fresh seeds begin with the first test that computes, where a test will ask how they ended."""
+    if waits(item) or fresh in item.config.stash:
+        return
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.nice(5)  # the other half, where replicas must answer in time, goes first
+    if item.config.stash[asked]:
+        item.config.stash[fresh] = FreshSeeds()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -102,8 +113,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     ]
 
 
+def waits(item: pytest.Item) -> bool:
+    """Whether a test belongs to the half that waits for real replicas most of the time."""
+    return item.path.relative_to(TESTS).parts[0] in WAITING
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        item.add_marker(pytest.mark.xdist_group("waits" if waits(item) else "computes"))
         wanted = [mark.name for mark in item.iter_markers() if mark.name in NEEDS]
         if isinstance(item, pytest.Function):
             item.fixturenames.extend(name for name in wanted if name not in item.fixturenames)

@@ -215,10 +215,10 @@ def test_a_truncated_file_is_used_and_named(tmp_path: Path) -> None:
     assert summary["replicas"][0]["agreed"] > 100
 
 
-def test_what_is_planned_is_not_offered() -> None:
-    shown = CliRunner().invoke(cli.cli, ["lab", "--help"]).output
-    assert "--loss" in shown
-    assert not any(word in shown for word in ("--mode", "optimistic", "--checkpoint", "criu"))
+def test_an_ids_that_cannot_be_set_back_is_not_fed_ahead(tmp_path: Path) -> None:
+    told = CliRunner().invoke(cli.cli, ["lab", "--no-netns", "--mode", "optimistic", "-o", str(tmp_path / "out")])
+    assert told.exit_code != 0
+    assert "checkpoint" in str(told.exception) + told.output
 
 
 def test_two_labs_at_once(tmp_path: Path) -> None:
