@@ -21,11 +21,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import hypothesis
 import psutil
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from ftnids import log
 from tests.background import FreshSeeds
@@ -118,9 +119,20 @@ def waits(item: pytest.Item) -> bool:
     return item.path.relative_to(TESTS).parts[0] in WAITING
 
 
+class Halves(LoadScopeScheduling):  # type: ignore[misc]
+    """Tests that wait to one worker, tests that compute to the other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "waits" if Path(nodeid).parts[1] in WAITING else "computes"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Halves:
+    return Halves(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("waits" if waits(item) else "computes"))
         wanted = [mark.name for mark in item.iter_markers() if mark.name in NEEDS]
         if isinstance(item, pytest.Function):
             item.fixturenames.extend(name for name in wanted if name not in item.fixturenames)

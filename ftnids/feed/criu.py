@@ -97,6 +97,7 @@ class Criu:
         try:
             last_pid = max(_inside_pids(child.pid), default=child.inside)
             self._run(namespace, "dump", folder / "criu", arguments, CRIU_DUMP_S, after_pid=_far(last_pid))
+            last_pid = max(_inside_pids(child.pid), default=last_pid)  # a thread may have begun before all were stopped
             sizes = log_sizes(logs)
             if elsewhere := writes_elsewhere(child.pid, logs):
                 raise CheckpointError(f"the IDS writes {elsewhere}, outside of its log folder; {_LOG_THERE}")
