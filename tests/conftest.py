@@ -92,7 +92,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if waits(item) or fresh in item.config.stash:
         return
     if "PYTEST_XDIST_WORKER" in os.environ:
-        os.nice(5)  # the other half, where replicas must answer in time, goes first
+        os.nice(19)  # the other half, where replicas must answer in time, goes first
     if item.config.stash[asked]:
         item.config.stash[fresh] = FreshSeeds()
 
