@@ -11,10 +11,10 @@ from snort_adapter.launchers import launcher
 from tests.lab.test_lab import check_alerts, check_streams, lab
 
 
-@pytest.mark.slow
 LOSSES = ["0.01", "0.05", "0.2"] if os.environ.get("FTNIDS_ALL") else ["0.05"]  # the run of all tests is to be short
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("mode", [("pessimistic", "none"), ("optimistic", "fork")], ids="-".join)
 def test_alerts_are_those_of_one_snort(
