@@ -10,7 +10,6 @@ import pytest
 from snort_adapter.launchers import launcher
 from tests.lab.test_lab import check_alerts, check_streams, lab
 
-
 LOSSES = ["0.01", "0.05", "0.2"] if os.environ.get("FTNIDS_ALL") else ["0.05"]  # the run of all tests is to be short
 
 
