@@ -97,6 +97,7 @@ class Monitor:
         record.source = config.capture.interface or str(config.capture.file)
         record.snaplen = config.capture.snaplen
         record.alerts = list(self._recent.alerts())
+        record.peers["malformed_statuses"] = self.roster.malformed
         record.viewers = self._server.counters if self._server is not None else {}
 
     def _to_peers(self, record: snapshot.Snapshot) -> None:

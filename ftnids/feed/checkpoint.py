@@ -1,19 +1,15 @@
-"""Checkpoints of an IDS process: the one interface that every back-end has.
+"""What the feeds that set an IDS back have in common: its process, by whatever parent, and how that fails.
 
 Theory of operation
 
-An optimistic feed hands its IDS packets that are not stable yet.  Before the first of them the IDS is *parked*: it has
-finished all packets below some seq, its alerts on them are in its log, and it asks for nothing but the next packet.
-There a checkpoint is taken, and the size of its log is noted.  When all that it was handed since is stable, and is what
-was decided, the checkpoint is discarded.  When something else was decided (a mis-speculation) the supervisor kills
-the process, cuts the log to the size noted, and lets the back-end bring back the process as it was:
+An optimistic feed hands its IDS packets that are not stable yet.  Before the first of them a checkpoint is taken, and
+the size of its log is noted.  When all that it was handed since is stable, and is what was decided, the checkpoint is
+discarded.  When something else was decided (a mis-speculation) the process is killed, its log is cut to that size, and
+the process comes back as it was: a fork of it that slept until then (`daq.py`), or an image by CRIU (`optimistic.py`).
 
-    take(process, seq) -> discard()                          nothing was wrong
-    take(process, seq) -> [kill, cut the log] -> restore()   something was
-
-There is one checkpoint at a time, and all calls come from the thread of the supervisor.  A back-end that fails raises
-CheckpointError; then the IDS is started cold from the first packet that the ring still holds for it, and that is
-counted and said.  The ring itself is shared memory and is never rolled back: the position in it is the process's own.
+There is one checkpoint at a time, and all calls come from the thread of the supervisor.  Where going back fails, the
+IDS is started cold from the first packet that the ring still holds for it, and that is counted and said.  The ring
+itself is shared memory and is never rolled back: the position in it is the process's own.
 """
 
 from __future__ import annotations
@@ -24,8 +20,6 @@ import select
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from ftnids.errors import FeedError
@@ -46,33 +40,6 @@ class IdsProcess(Protocol):
     def wait(self, timeout: float | None = None) -> int: ...
     def send_signal(self, sig: int) -> None: ...
     def kill(self) -> None: ...
-
-
-class Checkpoints(Protocol):
-    """A back-end: `name` is what `feed.checkpoint` calls it."""
-
-    name: str
-
-    def self_test(self) -> str:
-        """Why it does not work on this machine, or "".  Before any IDS is started; may take a second."""
-
-    def command(self, command: Sequence[str]) -> list[str]:
-        """The command that starts the IDS so that it can be checkpointed."""
-
-    def take(self, process: IdsProcess, seq: int) -> None:
-        """A checkpoint of `process`, which is parked before packet `seq`; it goes on unharmed.  CheckpointError."""
-
-    def discard(self) -> None:
-        """The checkpoint is not needed any more.  Without one, nothing."""
-
-    def restore(self) -> IdsProcess:
-        """The process as it was when the checkpoint was taken, parked; the one before is dead and reaped.
-
-        The checkpoint is used up.  CheckpointError.
-        """
-
-    def close(self) -> None:
-        """Leave nothing behind."""
 
 
 class Adopted:
@@ -116,29 +83,6 @@ class Adopted:
         else:
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
-
-
-class Log:
-    """The file that the IDS appends its alerts to: noted when a checkpoint is taken, cut when it is gone back to."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.mark: int | None = None  # its size at the checkpoint
-
-    def note(self) -> None:
-        """Remember the size as it is now."""
-        try:
-            self.mark = self.path.stat().st_size
-        except FileNotFoundError:
-            self.mark = 0
-
-    def cut(self) -> None:
-        """Cut off what was written since.  CheckpointError."""
-        try:
-            if self.mark is not None and self.path.exists():
-                os.truncate(self.path, self.mark)
-        except OSError as error:
-            raise CheckpointError(f"cannot cut {self.path} to {self.mark} bytes: {error.strerror}") from None
 
 
 def gone(pid: int, timeout: float | None = None) -> bool:

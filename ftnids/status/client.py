@@ -47,11 +47,6 @@ class Client:
         gone = "" if self.source is not None else self._view.source
         return self._view.later(time.monotonic() - self._came_at, gone)
 
-    @property
-    def came_at(self) -> float:
-        """When the newest view came, monotonic; 0.0: none yet."""
-        return self._came_at
-
     def poll(self, timeout_s: float) -> bool:
         """Look for news for `timeout_s`; whether a view has come."""
         until = time.monotonic() + timeout_s
