@@ -6,6 +6,7 @@ import contextlib
 import curses
 import locale
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +66,6 @@ class Terminal:
         while (code := self._screen.getch()) != -1:
             changed = True
             if code == curses.KEY_RESIZE:
-                curses.update_lines_cols()
                 self._screen.clear()
                 continue
             key = KEYS.get(code) or (chr(code) if 0 < code < 256 else "")
@@ -88,11 +88,20 @@ class Terminal:
 
     def _draw(self) -> None:
         self._drawn_at = time.monotonic()
+        self._fit()
         height, width = self._screen.getmaxyx()
         self._screen.erase()
         for number, line in enumerate(draw(self._model, self._choice, width, height, self._ascii)):
             self._put(number, line)
         self._screen.refresh()
+
+    def _fit(self) -> None:
+        """Take the terminal's size from the terminal: curses goes by a signal, which may get lost."""
+        with contextlib.suppress(OSError):  # the output is none: then the size is what curses was told
+            width, height = os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ else 1)
+            if width and height and (height, width) != self._screen.getmaxyx():
+                curses.resizeterm(height, width)
+                self._screen.clear()
 
     def _put(self, number: int, line: Line) -> None:
         column = 0
