@@ -235,7 +235,7 @@ class Snort(IdsLauncher):
 
     def _candidates(self) -> list[str]:
         named = os.environ.get("FTNIDS_SNORT")
-        return [named] if named else ["snort", "/opt/snort3/bin/snort", "/usr/local/bin/snort"]
+        return [named] if named else ["snort", "/usr/local/bin/snort"]
 
     def _default_rules(self) -> list[Path]:
         return [RULES / "snort.rules"]

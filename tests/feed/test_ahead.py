@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -18,15 +17,15 @@ import pytest
 from ftnids.alerts.compare import Comparison, compare
 from ftnids.alerts.identity import Identifier
 from ftnids.alerts.readers import Record
-from ftnids.core import Capture, Ring
+from ftnids.core import Ring
 from ftnids.core.reader import SUFFIX
 from ftnids.core.segment import path_of
 from ftnids.feed import DaqIds, Feed
 from snort_adapter.launchers import IdsLauncher, launcher
 
 from .test_real_ids import identified, reference
+from .traced import traced
 
-SLOTS = 1 << 17
 STEP = 1_500
 
 
@@ -57,25 +56,8 @@ def snort(needs_snort: Path) -> IdsLauncher:
 @pytest.fixture
 def ring(needs_shared_trace: Path) -> Iterator[Ring]:
     """A ring with the whole trace in it, and nothing agreed."""
-    capture = Capture.file(str(needs_shared_trace), snaplen=65535, bpf="")
-    ring = Ring.create(
-        f"ahead-{os.getpid()}",
-        slots=SLOTS,
-        arena_bytes=64 << 20,
-        recovered_slots=1024,
-        recovered_bytes=1 << 20,
-        agreed_slots=SLOTS,
-        linktype=capture.linktype,
-        snaplen=capture.snaplen,
-        seed=7,
-    )
-    try:
-        while capture.run(ring, 4096, 100) >= 0:
-            pass
+    with traced(needs_shared_trace, "ahead") as ring:
         yield ring
-    finally:
-        capture.close()
-        ring.close(unlink=True)
 
 
 class Guesser:
@@ -239,7 +221,7 @@ REPLICA = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
-from ftnids.core import Capture, Ring
+from ftnids.core import Ring
 from ftnids.feed import DaqIds
 from snort_adapter.launchers import launcher
 trace, snort, folder = sys.argv[1:]

@@ -19,42 +19,24 @@ from ftnids.alerts.compare import Comparison, compare
 from ftnids.alerts.dedup import Deduplicator
 from ftnids.alerts.identity import Identifier
 from ftnids.alerts.readers import Record
-from ftnids.core import Capture, Ring
+from ftnids.core import Ring
 from ftnids.feed import DaqIds, Feed, FifoIds, Hashes, Ids, PcapFile
 from ftnids.limits import IDS_TERM_S
 from snort_adapter.launchers import LAUNCHERS, IdsLauncher, launcher
 
 from .fake_ring import read_pcap
-
-SLOTS = 1 << 17
+from .traced import traced
 
 
 @pytest.fixture
 def ring(needs_shared_trace: Path) -> Iterator[Ring]:
     """A ring with the whole trace in it, all of it agreed and nothing stable."""
-    capture = Capture.file(str(needs_shared_trace), snaplen=65535, bpf="")
-    ring = Ring.create(
-        f"feed-{os.getpid()}",
-        slots=SLOTS,
-        arena_bytes=64 << 20,
-        recovered_slots=1024,
-        recovered_bytes=1 << 20,
-        agreed_slots=SLOTS,
-        linktype=capture.linktype,
-        snaplen=capture.snaplen,
-        seed=7,
-    )
-    try:
-        while capture.run(ring, 4096, 100) >= 0:
-            pass
+    with traced(needs_shared_trace, "feed") as ring:
         count = ring.head
         ring.publish_agreed(
             0, np.arange(count, dtype=np.int64), ring.times(0, count) // 1000, np.zeros(count, np.uint8)
         )
         yield ring
-    finally:
-        capture.close()
-        ring.close(unlink=True)
 
 
 WAYS = [*((name, "fifo") for name in sorted(LAUNCHERS)), ("snort", "ring")]
