@@ -32,8 +32,13 @@ from ftnids import log
 from tests.background import FreshSeeds
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-TESTS: Final = ROOT / "tests"
-WAITING: Final = ("scenarios", "lab", "commands", "status")  # `make test` runs them beside the others
+WAITING: Final = ("scenarios", "lab", "commands", "status")  # `make test` runs them beside the others ...
+APART: Final = (  # ... and these, which do little for a long time or are in nobody's way, beside both
+    "scenarios/test_network.py::test_the_sync_link_is_cut[60-0.3]",
+    "scenarios/test_upgrade.py::test_a_release_that_skips_a_version_is_told_so_and_stays_outside",
+    "scenarios/test_watching.py::test_a_death_and_a_return_are_seen",
+    "test_wheel.py::",
+)
 SHM: Final = Path("/dev/shm")
 NETNS: Final = Path("/run/netns")
 SEED: Final = int(os.environ.get("FTNIDS_SEED", "1"))
@@ -92,7 +97,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if waits(item) or fresh in item.config.stash:
         return
     if "PYTEST_XDIST_WORKER" in os.environ:
-        os.nice(19)  # the other half, where replicas must answer in time, goes first
+        os.nice(19)  # the others, in which replicas must answer in time, go first
     if item.config.stash[asked]:
         item.config.stash[fresh] = FreshSeeds()
 
@@ -115,20 +120,24 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def waits(item: pytest.Item) -> bool:
-    """Whether a test belongs to the half that waits for real replicas most of the time."""
-    return item.path.relative_to(TESTS).parts[0] in WAITING
+    """Whether a test waits for real replicas most of the time."""
+    inside = item.nodeid.removeprefix("tests/")
+    return inside.startswith(APART) or inside.split("/")[0] in WAITING
 
 
-class Halves(LoadScopeScheduling):  # type: ignore[misc]
-    """Tests that wait to one worker, tests that compute to the other."""
+class Parts(LoadScopeScheduling):  # type: ignore[misc]
+    """Tests that wait to one worker, tests that compute to another, and to a third what may run beside both."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "waits" if Path(nodeid).parts[1] in WAITING else "computes"
+        inside = nodeid.removeprefix("tests/")
+        if inside.startswith(APART):
+            return "apart"
+        return "waits" if inside.split("/")[0] in WAITING else "computes"
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Halves:
-    return Halves(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Parts:
+    return Parts(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

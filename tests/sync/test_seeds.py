@@ -29,6 +29,7 @@ FAILED_ONCE: Final = (
 )
 pytestmark = pytest.mark.timeout(900)  # 500 seeds take three minutes on two cores, and others may be slower
 WITHIN: Final = 200  # seeds in which a planted bug must be found
+FOUND: Final = {"forget-last-decision": 8, "self-trained-clock": 14}  # where it was last time; tried first
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
@@ -52,7 +53,7 @@ def test_fresh_seeds(fresh_seeds: FreshSeeds, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_planted_bug_is_found(name: str) -> None:
     with planted(name):
-        for seed in range(1, WITHIN + 1):
+        for seed in (FOUND.get(name, 1), *range(1, WITHIN + 1)):
             try:
                 simulate(seed)
             except AssertionError:  # a broken promise, or an assertion of the protocol itself
