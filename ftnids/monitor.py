@@ -120,6 +120,7 @@ def ids_facts(config: Config, ids: Ids | None, ring: Ring) -> dict[str, str | in
     return {
         "name": config.feed.ids,
         "version": ids.launcher.version,
+        "rules": ids.launcher.digest[:16],
         "mode": config.feed.mode,
         "state": state,
         "pid": running[-1].process.pid if running else 0,

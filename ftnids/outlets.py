@@ -50,6 +50,17 @@ def make_feed(config: Config, ring: Ring) -> tuple[Feed, Ids | None, Hashes | No
     return feed, ids, hashes
 
 
+def say_what_waits(ids: Ids | None) -> None:
+    """Rules and configuration of an IDS are read at its replica's start; name those that are others by now."""
+    if ids is not None and (files := ids.launcher.changed()):
+        log.get("feed").warning(
+            "rules_wait_for_a_restart",
+            files=[str(path) for path in files],
+            reason="read now, they would take effect at another packet on each replica",
+            hint="restart the replicas, one after the other",
+        )
+
+
 def _make_ids(config: Config, ring: Ring, program: IdsLauncher) -> Ids:
     """The IDS on the ring itself where it can read it, else on a pcap stream; with CRIU on a pcap stream."""
     place = config.replica

@@ -168,9 +168,7 @@ class Replica:
 
     def _turn(self) -> None:
         """Look around once: messages in, everything that is due, actions out."""
-        if (
-            self._stopped_at and not self._said_stopping
-        ):  # not in the signal handler: it may have interrupted the logger
+        if self._stopped_at and not self._said_stopping:  # the signal handler may have interrupted the logger
             self._said_stopping = True
             self._log.info("stopping", waits_s=STOP_S, hint="for the others to end, too; a second signal ends at once")
         self.service.alive()
@@ -178,6 +176,7 @@ class Replica:
             self._keys_changed = False
             self.service.reloading()
             self.config = rekey.renew(self.config, self.transport, self.ring.seed)
+            outlets.say_what_waits(self.ids)
             self.desk.reopen()
             self.service.ready()
         now = self._now_ns()

@@ -14,6 +14,7 @@ import re
 import shutil
 import stat
 import subprocess
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
@@ -26,6 +27,26 @@ from ftnids.limits import IDS_CHECK_S
 HERE: Final = Path(__file__).resolve().parent
 RULES: Final = HERE / "rules"
 DAQ_FOLDER: Final = HERE / "daq" / "3"  # what is built for libdaq 3
+
+
+class _Loaded:
+    """A file as it was when it was read."""
+
+    def __init__(self, path: Path) -> None:
+        self.digest = hashlib.sha256(path.read_bytes()).digest()
+        self._stamp = self._look(path)
+
+    def differs(self, path: Path) -> bool:
+        """Whether `path` holds something else now, or cannot be read."""
+        try:
+            return self._look(path) != self._stamp and hashlib.sha256(path.read_bytes()).digest() != self.digest
+        except OSError:
+            return True
+
+    @staticmethod
+    def _look(path: Path) -> tuple[int, int, int]:
+        found = path.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class IdsLauncher(abc.ABC):
@@ -46,6 +67,9 @@ class IdsLauncher(abc.ABC):
         self.version = self._version()
         self.config = _readable(config or self.shipped_config, "feed.ids_config")
         self.rules = [_readable(rule, "feed.rules") for rule in rules] or self._default_rules()
+        self._loaded = {path: _Loaded(path) for path in [self.config, *self.rules]}
+        merged = b"".join(b"# from %s\n%s\n" % (path.name.encode(), path.read_bytes()) for path in self.rules)
+        self._rules = zlib.compress(merged, 1)  # for a run that begins when other ones are in the files
 
     @abc.abstractmethod
     def command(self, source: Path, log_dir: Path) -> list[str]:
@@ -88,15 +112,17 @@ class IdsLauncher(abc.ABC):
         """Hex digest over version, configuration and rules: equal on all replicas, or their alerts differ."""
         digest = hashlib.sha256(f"{self.name} {self.version}\n".encode())
         for path in [self.config, *self.rules]:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(self._loaded[path].digest)
         return digest.hexdigest()
 
+    def changed(self) -> list[Path]:
+        """The files of configuration and rules that are not what they were when this launcher was made."""
+        return [path for path, loaded in self._loaded.items() if loaded.differs(path)]
+
     def prepare(self, log_dir: Path) -> None:
-        """Make `log_dir` (0700) and write the rules into one file in it, as the command expects."""
+        """Make `log_dir` (0700) and write the rules, as they were at first, into one file in it for the command."""
         log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (log_dir / "ids.rules").open("wb") as merged:
-            for path in self.rules:
-                merged.write(b"# from " + path.name.encode() + b"\n" + path.read_bytes() + b"\n")
+        (log_dir / "ids.rules").write_bytes(zlib.decompress(self._rules))
 
     def validate(self, log_dir: Path) -> None:
         """Let the IDS test its configuration and rules; FeedError carries its own first complaint."""

@@ -13,6 +13,7 @@ import pytest
 
 from ftnids.alerts import exchange
 from ftnids.config import Config
+from ftnids.outlets import say_what_waits
 from ftnids.replica import Replica
 from tests.alerts.records import alert
 from tests.test_replica import config as config  # the fixture
@@ -48,7 +49,7 @@ class _Run:
 class _Ids:
     """An IDS that has ended."""
 
-    launcher = SimpleNamespace(version="")
+    launcher = SimpleNamespace(version="", digest="")
 
     position = 100
     ended = True
@@ -128,6 +129,19 @@ def test_a_log_that_cannot_be_written_is_told_to_the_set(replica: Replica, monke
     monkeypatch.setattr(ids, "log_fails", lambda: True, raising=False)
     replica._look_after(time.monotonic())
     assert [message.mute for _, message in replica.desk.tick(time.monotonic_ns() + 10**9)] == [True]
+
+
+def test_rules_that_have_changed_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids: Any = _Ids(_Run(_Log(0)))
+    ids.launcher = SimpleNamespace(changed=list)
+    say_what_waits(ids)
+    say_what_waits(None)
+    assert capsys.readouterr().err == ""
+    ids.launcher = SimpleNamespace(changed=lambda: [tmp_path / "x.rules"])
+    say_what_waits(ids)
+    said = capsys.readouterr().err
+    assert "rules_wait_for_a_restart" in said
+    assert "x.rules" in said
 
 
 def test_a_receiver_that_is_down_is_in_the_status(config: Config, tmp_path: Path) -> None:

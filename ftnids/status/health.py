@@ -37,6 +37,13 @@ def problems(view: SetView) -> list[str]:
     if len(views) > 1:
         sides = " | ".join(", ".join(names) for names in views.values())
         found.append(f"the members are in {len(views)} views: {sides}; a view change, or they do not reach each other")
+    rules: dict[str, list[str]] = {}
+    for name, snapshot in running.items():
+        if digest := snapshot.ids.get("rules"):
+            rules.setdefault(str(digest), []).append(name)
+    if len(rules) > 1:
+        sides = " | ".join(", ".join(names) for names in rules.values())
+        found.append(f"the IDSs differ in version, configuration or rules: {sides}; their alerts will, too")
     return found + [f"{name}: {warning}" for name, one in running.items() for warning in _of_running(one)]
 
 

@@ -146,6 +146,24 @@ def test_digest_tells_rules_apart(tmp_path: Path, needs_suricata: Path) -> None:
     assert make("# one\n") == make("# one\n") != make("# two\n")
 
 
+def test_rules_that_change_wait_for_the_next_launcher(tmp_path: Path, needs_suricata: Path) -> None:
+    """An IDS that dies and is started again runs what the other replicas' run."""
+    rules = tmp_path / "x.rules"
+    rules.write_text("# one\n")
+    made = launcher("suricata", str(needs_suricata), rules=[rules])
+    digest = made.digest
+    assert made.changed() == []
+    rules.write_text("# two\n")
+    assert made.changed() == [rules]
+    made.prepare(tmp_path / "run")
+    assert (tmp_path / "run/ids.rules").read_text() == "# from x.rules\n# one\n\n"
+    assert made.digest == digest
+    rules.unlink()
+    assert made.changed() == [rules]
+    rules.write_text("# one\n")  # another file of the same content
+    assert made.changed() == []
+
+
 def test_hanging_check_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "sleepy"
     program.write_text("#!/bin/sh\nexec sleep 3600\n")

@@ -293,7 +293,8 @@ def test_bars_and_sparks() -> None:
 def test_health() -> None:
     assert health.level(view()) == health.HEALTHY
     assert health.level(None) == health.level(SetView("x", "r0", 0.0)) == health.DOWN
-    r0 = Member("r0", 0.0, snapshot("r0"))
+    r0 = Member("r0", 0.0, snapshot("r0", ids={**IDS, "rules": "aa"}))
+    assert health.level(view(r0, Member("r1", 0.0, snapshot("r1", ids={**IDS, "rules": "aa"})))) == health.HEALTHY
     cases: list[tuple[Member, str]] = [
         (Member("r1"), "r1: never heard"),
         (Member("r1", 9.0, snapshot("r1")), "r1: dead, last heard 9 s ago"),
@@ -305,6 +306,10 @@ def test_health() -> None:
             "r1: alerts.redis takes no alerts: 5,000 bytes wait",
         ),
         (Member("r1", 0.0, snapshot("r1", ids={**IDS, "state": "down", "deaths": 4})), "it has died 4 times"),
+        (
+            Member("r1", 0.0, snapshot("r1", ids={**IDS, "rules": "bb"})),
+            "the IDSs differ in version, configuration or rules: r0 | r1",
+        ),
         (Member("r1", 0.0, snapshot("r1", warnings=["cap0: truncated"])), "r1: cap0: truncated"),
         (Member("r1", 0.0, snapshot("r1", ring={**RING, "arena_used": 9_500})), "its ring is 95% full: see ring.slots"),
     ]
