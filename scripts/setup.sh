@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes this checkout ready to build and run: Debian packages, .venv with every Python dependency, a working CRIU.
+# Makes this checkout ready to build and run: Debian packages, .venv with every Python dependency, a working CRIU,
+# promtool.
 # `make` runs it before everything else; when nothing is missing it changes nothing and takes a moment.
 # `scripts/setup.sh packages` adds the Debian packages alone.
 set -euo pipefail
@@ -213,9 +214,28 @@ checkpointing() {
     fi
 }
 
+# -- promtool ----------------------------------------------------------------------------------
+# The tests check alert rules and metrics with it. Of Debian's prometheus only this program is unpacked: the package
+# itself would start a server.
+rule_checker() {
+    local folder=.cache/promtool
+    { .venv/bin/promtool --version || have promtool; } >/dev/null 2>&1 && return
+    have apt-get >/dev/null || return 0
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    if (cd "$folder" && apt-get download -q prometheus && dpkg -x prometheus_*.deb .) >/dev/null 2>&1 &&
+        [[ -x $folder/usr/bin/promtool ]]; then
+        cp "$folder/usr/bin/promtool" .venv/bin/promtool
+    else
+        say "warning: no promtool to be had; the test of the alert rules skips"
+    fi
+    rm -rf "$folder"
+}
+
 release=$(. /etc/os-release && echo "${VERSION_CODENAME:-unknown}")
 packages
 if [[ ${1:-all} = all ]]; then
     virtual_environment
     checkpointing
+    rule_checker
 fi
