@@ -221,7 +221,7 @@ REPLICA = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
-from ftnids.core import Ring
+from ftnids.core import Capture, Ring
 from ftnids.feed import DaqIds
 from snort_adapter.launchers import launcher
 trace, snort, folder = sys.argv[1:]
