@@ -39,6 +39,8 @@ APART: Final = (  # ... and these, which do little for a long time or are in nob
     "scenarios/test_watching.py::test_a_death_and_a_return_are_seen",
     "test_wheel.py::",
 )
+NICE: Final = {"waits": 0, "apart": 0, "feeds": 19, "computes": 19}  # where replicas must answer in time goes first
+FEEDING: Final = ("feed", "equivalence", "snort_adapter", "alerts", "bench", "doctor")  # real IDSs; after the third
 SHM: Final = Path("/dev/shm")
 NETNS: Final = Path("/run/netns")
 SEED: Final = int(os.environ.get("FTNIDS_SEED", "1"))
@@ -94,11 +96,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """The fresh seeds begin with the first test that computes, where a test will ask how they ended."""
-    if waits(item) or fresh in item.config.stash:
-        return
+    of = part(item.nodeid)
     if "PYTEST_XDIST_WORKER" in os.environ:
-        os.nice(19)  # the others, in which replicas must answer in time, go first
-    if item.config.stash[asked]:
+        with contextlib.suppress(PermissionError):  # to go up again takes root
+            os.setpriority(os.PRIO_PROCESS, 0, NICE[of])
+    if of == "computes" and item.config.stash[asked] and fresh not in item.config.stash:
         item.config.stash[fresh] = FreshSeeds()
 
 
@@ -119,20 +121,20 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     ]
 
 
-def waits(item: pytest.Item) -> bool:
-    """Whether a test waits for real replicas most of the time."""
-    inside = item.nodeid.removeprefix("tests/")
-    return inside.startswith(APART) or inside.split("/")[0] in WAITING
+def part(nodeid: str) -> str:
+    """Which part of the tests one belongs to."""
+    inside = nodeid.removeprefix("tests/")
+    if inside.startswith(APART):
+        return "apart"
+    room = inside.split("/")[0]
+    return "waits" if room in WAITING else "feeds" if room in FEEDING else "computes"
 
 
 class Parts(LoadScopeScheduling):  # type: ignore[misc]
-    """Tests that wait to one worker, tests that compute to another, and to a third what may run beside both."""
+    """Each part of the tests to a worker that has none; who is through with one takes the next."""
 
     def _split_scope(self, nodeid: str) -> str:
-        inside = nodeid.removeprefix("tests/")
-        if inside.startswith(APART):
-            return "apart"
-        return "waits" if inside.split("/")[0] in WAITING else "computes"
+        return part(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
