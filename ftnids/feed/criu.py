@@ -28,15 +28,19 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from ftnids.feed.checkpoint import CheckpointError
 from ftnids.feed.images import Image, Images, log_sizes, truncate_logs, writes_elsewhere
 from ftnids.feed.namespace import PLACE, Child, Namespace
 from ftnids.limits import CRIU_CHECK_S, CRIU_DUMP_S, CRIU_PIDS, CRIU_RESTORE_S, FEED_WAIT_S
 
+log = structlog.get_logger()
 OLDEST: Final = (4, 1)
 INSTALL: Final = "install CRIU 4.1 or newer (make setup does), or name one in FTNIDS_CRIU"
 FIRST_PID: Final = 9  # an IDS is process 10 in its namespace; CRIU and its helpers get numbers far from its threads'
 _HARMLESS: Final = ("rlimit: Can't setup RLIMIT_NOFILE",)  # CRIU goes on after these
+_TAKEN: Final = ("Unable to create a thread: -17", "File exists")  # a pid of the image: by CRIU itself, or not free yet
 _LOG_THERE: Final = "let its configuration name files without a folder, or use feed.mode = pessimistic"
 _HINTS: Final = {
     "No space left": "make room in replica.run_dir",
@@ -97,7 +101,7 @@ class Criu:
         try:
             last_pid = max(_inside_pids(child.pid), default=child.inside)
             self._run(namespace, "dump", folder / "criu", arguments, CRIU_DUMP_S, after_pid=_far(last_pid))
-            last_pid = max(_inside_pids(child.pid), default=last_pid)  # a thread may have begun before all were stopped
+            last_pid = max(last_pid, *_pids_in(folder / "criu"))  # a thread may have begun before all were stopped
             sizes = log_sizes(logs)
             if elsewhere := writes_elsewhere(child.pid, logs):
                 raise CheckpointError(f"the IDS writes {elsewhere}, outside of its log folder; {_LOG_THERE}")
@@ -122,7 +126,14 @@ class Criu:
         # logs that stand in for those of another replica have other modes; all in the folder are the owner's alone
         arguments = ["--restore-detached", "--restore-sibling", "--skip-file-rwx-check"]
         after_pid = _far(image.last_pid)
-        self._run(namespace, "restore", image.criu, arguments, CRIU_RESTORE_S, cpus=cpus, after_pid=after_pid)
+        try:
+            self._run(namespace, "restore", image.criu, arguments, CRIU_RESTORE_S, cpus=cpus, after_pid=after_pid)
+        except CheckpointError as error:
+            if not any(sign in str(error) for sign in _TAKEN):
+                raise
+            log.warning("CRIU tries again", reason=str(error))
+            after_pid = _far(after_pid)
+            self._run(namespace, "restore", image.criu, arguments, CRIU_RESTORE_S, cpus=cpus, after_pid=after_pid)
         return namespace.adopt(image.pid, image.args)
 
     def self_test(self, folder: Path) -> float:
@@ -239,6 +250,11 @@ def _inside_pids(pid: int) -> list[int]:
         if match:
             found.append(int(match[1]))
     return found
+
+
+def _pids_in(image: Path) -> list[int]:
+    """The ids of the threads that CRIU wrote into an image, a file for each."""
+    return [int(path.stem.removeprefix("core-")) for path in image.glob("core-*.img")]
 
 
 def _pass(writer: int, output: Path, line: bytes, before: bytes) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,36 @@ def test_what_was_fed_after_a_checkpoint_never_was(target: Target) -> None:
     target.feed(4)
     assert target.finish() == [1, 2, 3, 4]
     assert sorted(path.name for path in (target.folder / "log").iterdir()) == ["eve.json", "ids.log"]
+
+
+def test_a_pid_that_is_taken_at_first(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CRIU is tried once more, with other pids for itself."""
+    target.start()
+    target.feed(1)
+    target.wait(1)
+    target.backend.take(1)
+    target.child.kill()
+    target.child.wait(30)
+    namespace = target.backend._namespace
+    assert namespace is not None
+    other = namespace.spawn(["/bin/sleep", "60"], PLACE / "log/other", after_pid=criu.FIRST_PID)
+    assert other.inside == target.child.inside
+    tries: list[int] = []
+    run = Criu._run
+
+    def counted(self: Criu, *arguments: Any, after_pid: int, **options: Any) -> None:
+        if tries:
+            other.kill()
+            other.wait(30)
+        tries.append(after_pid)
+        run(self, *arguments, after_pid=after_pid, **options)
+
+    monkeypatch.setattr(Criu, "_run", counted)
+    target.child = target.backend.restore()
+    assert len(tries) == 2
+    assert tries[0] < tries[1]
+    target.feed(2)
+    assert target.finish() == [1, 2]
 
 
 @pytest.mark.parametrize("target", [{"slow": 0.2}], indirect=True)
