@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from ftnids import log
 from ftnids.alerts.recent import Recent
@@ -126,4 +126,14 @@ def ids_facts(config: Config, ids: Ids | None, ring: Ring) -> dict[str, str | in
         "pid": running[-1].process.pid if running else 0,
         "lag": max(0, ring.stable - ids.position),
         **ids.counters(),
+    }
+
+
+def clocks(
+    offset_ns: Mapping[int, int], tolerance_ns: Mapping[int, int], names: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """What the status says of the members' capture clocks: what to add for the set's reference clock, and how sure."""
+    return {
+        names[m]: {"offset_us": offset // 1000, "tolerance_us": tolerance_ns.get(m, 0) // 1000}
+        for m, offset in offset_ns.items()
     }

@@ -418,6 +418,7 @@ class Replica:
         record.view = {"lineage": view.lineage, "number": view.number, "incarnation": view.incarnation}
         record.coordinator = self.names[view.coordinator]
         record.members = [self.names[m] for m in self.engine.members]
+        record.clocks = monitor.clocks(member.offset_ns, member.tolerance_ns, self.names)
         record.set = self.desk.counters() if view.coordinator == self.me else {}
         record.seq = {"decided": member.window.end, "acked": member.acked, "stable": member.stable, "fed": member.fed}
         record.counters |= {

@@ -38,7 +38,7 @@ ROOMS: Final[dict[str, set[str]]] = {
     "ftnids/status": {"ftnids.sync.messages"},
     "ftnids/doctor": {
         *("ftnids.core", "ftnids.capture", "ftnids.peers", "ftnids.config", "ftnids.privileges", "ftnids.rekey"),
-        *("ftnids.feed.criu", "ftnids.outlets", "ftnids.alerts.sinks", "snort_adapter.launchers"),
+        *("ftnids.feed.criu", "ftnids.outlets", "ftnids.alerts.sinks", "ftnids.status", "snort_adapter.launchers"),
     },
     "snort_adapter": {"ftnids.alerts.readers"},
 }

@@ -74,7 +74,7 @@ def attach(name: str, readonly: bool) -> Segment:
     path = path_of(name)
     flags = os.O_RDONLY if readonly else os.O_RDWR
     try:
-        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise RingError(
             f"ring {name}: {path}: {error.strerror}; is the replica running, and may you read it?"

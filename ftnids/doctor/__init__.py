@@ -7,7 +7,7 @@ the host: whatever is wrong becomes a finding.
 from __future__ import annotations
 
 from ftnids.config import Capture, Config
-from ftnids.doctor import host, interface, programs, setting
+from ftnids.doctor import host, interface, programs, running, setting
 from ftnids.doctor.finding import Finding, Level
 
 __all__ = ["Finding", "Level", "examine"]
@@ -33,6 +33,11 @@ def examine(config: Config | None, capture: str | None) -> list[Finding]:
     if capture is not None:
         findings += interface.examine(capture, config.capture if config else Capture())
     if config is not None:
-        findings += [setting.port(config), *setting.peers(config), setting.secrets(config), setting.user(config)]
+        live, port = running.examine(config), setting.port(config)
+        if isinstance(live, running.Running):
+            port = live.port(port, config.cluster.member[config.me].parsed.port)
+        findings += [port, *setting.peers(config), setting.secrets(config), setting.user(config)]
         findings += setting.receivers(config)
+        if live is not None:
+            findings += live.findings if isinstance(live, running.Running) else [live]
     return findings

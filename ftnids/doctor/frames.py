@@ -4,6 +4,7 @@ Frames are the same when their bytes and their length on the wire are.  Where to
 compared that leave out what a wrong set-up changes: a VLAN tag, the TTL, the Ethernet addresses, ...  Of all views
 together, each that is not needed for the frames to match is taken out again; those that stay name the causes.  What
 does not show frame by frame (segments merged or split on the way) is looked for in what is left.
+`ftnids.doctor.stream` uses the same views on what a running replica captured and what it recovered.
 """
 
 from __future__ import annotations
@@ -115,6 +116,13 @@ class Parts:
         return hashlib.blake2b(head + self.addresses + self.tags + self.payload, digest_size=12).digest()
 
     @property
+    def hops(self) -> int:
+        """The TTL, or what is one in IPv6; 0 where there is none to be seen."""
+        if self.kind == IPV4 and len(self.payload) >= 20:
+            return self.payload[8]
+        return self.payload[7] if self.kind == IPV6 and len(self.payload) >= 40 else 0
+
+    @property
     def transport(self) -> tuple[int, int]:
         """(protocol, where its header begins in the payload); (0, 0) where there is none to be seen."""
         if self.kind == IPV4 and len(self.payload) >= 20:
@@ -168,29 +176,33 @@ class Cause:
     """Something that makes frames differ: what it is, and what cures it."""
 
     name: str
-    what: str
+    what: str  # {one} is the side whose frames weigh more, {other} that of the other; without `weigh` neither is named
     do: str
     leave_out: Callable[[Parts], None]
+    weigh: Callable[[Parts], int] | None = None
 
 
 CAUSES: Final = (
     Cause(
         "snaplen",
-        "the frames of one are cut shorter",
+        "the frames of {one} are cut shorter",
         "set the same capture.snaplen on all replicas (and take samples with it)",
-        lambda parts: None,  # see `_digests`
+        lambda parts: None,  # see `digests`
+        lambda parts: -len(parts.payload),
     ),
     Cause(
         "vlan",
-        "the frames of one have VLAN tags that those of the other lack",
+        "the frames of {one} have VLAN tags that those of {other} lack",
         "ethtool -K IFACE rxvlan off where they are lacking, or let the switch mirror them alike",
         _without_tags,
+        lambda parts: len(parts.tags),
     ),
     Cause(
         "padding",
-        "the frames of one have bytes behind the packet: padding, or a frame checksum",
+        "the frames of {one} have bytes behind the packet: padding, or a frame checksum",
         "ethtool -K IFACE rx-fcs off, or capture both on the same kind of port",
         _without_padding,
+        lambda parts: parts.wirelen - len(parts.tags),
     ),
     Cause(
         "checksum",
@@ -206,14 +218,15 @@ CAUSES: Final = (
     ),
     Cause(
         "ttl",
-        "the TTL differs: there is a router between the two places of capture",
+        "the TTL differs, it is lower in the frames of {one}: there is a router between the two places of capture",
         "capture on the same link: the same side of the router for all replicas",
         _without_ttl,
+        lambda parts: -parts.hops,
     ),
 )
 
 
-def _digests(sample: Sample, causes: Iterable[Cause], cut: int) -> list[bytes]:
+def digests(sample: Sample, causes: Iterable[Cause], cut: int = 0) -> list[bytes]:
     """What identifies each frame once `causes` are left out; with a snaplen among them the first `cut` bytes count."""
     ours = list(causes)
     found = []
@@ -241,6 +254,7 @@ class Match:
     seconds: float  # that the frames that both have span
     covered: int  # frames of the one that has fewer, in the time that both cover
     left: tuple[list[int], list[int]]  # those of each in that time that the other has not
+    pairs: list[tuple[int, int]]  # of those that are there once in both: the place in each
 
     @property
     def share(self) -> float:
@@ -253,12 +267,10 @@ def match(a: Sample, b: Sample, digests: tuple[list[bytes], list[bytes]]) -> Mat
     counts = Counter(digests[0]), Counter(digests[1])
     common = sum((counts[0] & counts[1]).values())
     once = {one: place for place, one in enumerate(digests[0]) if counts[0][one] == 1 == counts[1][one]}
-    pairs = [
-        (a.frames[once[one]].time_ns, b.frames[place].time_ns) for place, one in enumerate(digests[1]) if one in once
-    ]
-    differences = [late - early for early, late in pairs]
+    pairs = [(once[one], place) for place, one in enumerate(digests[1]) if one in once]
+    differences = [b.frames[late].time_ns - a.frames[early].time_ns for early, late in pairs]
     offset = int(statistics.median(differences)) if differences else 0
-    span = (pairs[-1][0] - pairs[0][0]) / 1e9 if pairs else 0.0
+    span = (a.frames[pairs[-1][0]].time_ns - a.frames[pairs[0][0]].time_ns) / 1e9 if pairs else 0.0
     half = len(pairs) // 2
     drift = 0.0
     if half >= 8 and span >= DRIFT_S:
@@ -271,7 +283,27 @@ def match(a: Sample, b: Sample, digests: tuple[list[bytes], list[bytes]]) -> Mat
         [n for n, frame in enumerate(b.frames) if begin <= frame.time_ns - offset <= end],
     )
     left = tuple([n for n in inside[side] if digests[side][n] not in counts[1 - side]] for side in (0, 1))
-    return Match(common, offset, drift, span, min(len(one) for one in inside), (left[0], left[1]))
+    return Match(common, offset, drift, span, min(len(one) for one in inside), (left[0], left[1]), pairs)
+
+
+def shortest(a: Sample, b: Sample) -> int:
+    """How many bytes of a frame count when one of two samples is cut shorter."""
+    return min((sample.longest for sample in (a, b) if sample.cut), default=max(a.longest, b.longest))
+
+
+def needed(count: Callable[[list[Cause]], int], least: float) -> list[Cause]:
+    """The causes that explain: of all together each is taken out without which no more than `least` frames are lost.
+
+    `count` says how many frames match when these causes are left out of them.
+    """
+    kept = list(CAUSES)
+    best = count(kept)
+    for cause in CAUSES:
+        others = [one for one in kept if one != cause]
+        without = count(others)
+        if without >= best - least:
+            kept, best = others, max(best, without)
+    return kept
 
 
 def compare(a: Sample, b: Sample) -> list[Finding]:
@@ -284,29 +316,34 @@ def compare(a: Sample, b: Sample) -> list[Finding]:
     if a.linktype != b.linktype:
         what = f"link types differ: {a.linktype} of {a.name}, {b.linktype} of {b.name}"
         return [fail("same_frames", what, WHY, "capture on interfaces of the same kind")]
-    cut = min((sample.longest for sample in (a, b) if sample.cut), default=max(a.longest, b.longest))
+    cut = shortest(a, b)
 
-    def matched(causes: Iterable[Cause]) -> Match:
-        ours = list(causes)
-        return match(a, b, (_digests(a, ours, cut), _digests(b, ours, cut)))
+    def matched(causes: list[Cause]) -> Match:
+        return match(a, b, (digests(a, causes, cut), digests(b, causes, cut)))
 
-    kept, best = list(CAUSES), matched(CAUSES)
-    for cause in CAUSES:
-        without = matched(one for one in kept if one != cause)
-        if without.common >= best.common - GAIN * min(len(a.frames), len(b.frames)):
-            kept.remove(cause)
+    kept = needed(lambda causes: matched(causes).common, GAIN * min(len(a.frames), len(b.frames)))
     found = matched(kept)
-    findings = [_named(cause, a, b) for cause in kept]
-    findings += [fail("same_frames", f"{what}: {count} frames", WHY, do) for what, count, do in _reshaped(a, b, found)]
+    findings = [fail("same_frames", named(cause, a, b, found), WHY, cause.do) for cause in kept]
+    findings += [fail("same_frames", f"{what}: {count} frames", WHY, do) for what, count, do in reshaped(a, b, found)]
     if not findings and found.common == 0:
         what = f"{a.name} and {b.name} have no frame in common"
         return [fail("same_frames", what, WHY, "sample the same link at the same time; see that both get its frames")]
     return [*(findings or [_same(found)]), *_clocks(a, b, found)]
 
 
-def _named(cause: Cause, a: Sample, b: Sample) -> Finding:
-    more = f" ({a.longest} bytes at most in {a.name}, {b.longest} in {b.name})" if cause.name == "snaplen" else ""
-    return fail("same_frames", f"{cause.what}{more}", WHY, cause.do)
+def named(cause: Cause, a: Sample, b: Sample, found: Match) -> str:
+    """A cause in words, with the side that it is on, where that can be told from the frames that are in both."""
+    sides = "one", "the other"
+    if cause.weigh is not None:
+        weights = [
+            cause.weigh(Parts.of(a.frames[first], a.linktype)) - cause.weigh(Parts.of(b.frames[second], b.linktype))
+            for first, second in found.pairs
+        ]
+        more = sum(weight > 0 for weight in weights) - sum(weight < 0 for weight in weights)
+        sides = (a.name, b.name) if more > 0 else (b.name, a.name) if more < 0 else sides
+    text = cause.what.format(one=sides[0], other=sides[1])
+    sizes = f" ({a.longest} bytes at most in {a.name}, {b.longest} in {b.name})" if cause.name == "snaplen" else ""
+    return text + sizes
 
 
 def _same(found: Match) -> Finding:
@@ -332,19 +369,19 @@ def _clocks(a: Sample, b: Sample, found: Match) -> Iterator[Finding]:
 # -- frames that were merged or split -----------------------------------------------------------------
 
 
-def _reshaped(a: Sample, b: Sample, found: Match) -> Iterator[tuple[str, int, str]]:
-    """What else tells why frames are in one sample only: (what, how many frames, what to do)."""
+def reshaped(a: Sample, b: Sample, found: Match, least: int = 0) -> Iterator[tuple[str, int, str]]:
+    """What else tells why more than `least` frames are in one sample only: (what, how many frames, what to do)."""
     for one, other, left, others in ((a, b, found.left[0], found.left[1]), (b, a, found.left[1], found.left[0])):
         begins = {key for n in others if (key := _segment(other.frames[n], other.linktype))}
         large = [n for n in left if one.frames[n].wirelen > LONGEST and _segment(one.frames[n], one.linktype) in begins]
-        if len(large) > GAIN * len(one.frames):
+        if len(large) > max(least, GAIN * len(one.frames)):
             what = (
                 f"{one.name} has segments merged into frames of up to {max(one.frames[n].wirelen for n in large)} bytes"
             )
             yield what, len(large), "ethtool -K IFACE gro off lro off tso off gso off there"
         whole = {key for n in others if (key := _datagram(other.frames[n], other.linktype, fragments=False))}
         split = [n for n in left if _datagram(one.frames[n], one.linktype, fragments=True) in whole]
-        if len(split) > GAIN * len(one.frames):
+        if len(split) > max(least, GAIN * len(one.frames)):
             what = f"{one.name} has datagrams in fragments that are whole in {other.name}: the MTU differs on the way"
             yield what, len(split), "ip link set IFACE mtu N, the same on the way to both, or capture on the same link"
 

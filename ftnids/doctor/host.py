@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -55,6 +56,9 @@ def shared_memory(config: Config | None, shm: Path = SHM) -> Finding:
     except OSError as error:
         return fail("shm", f"{shm}: {error.strerror}", why, f"mount -t tmpfs tmpfs {shm}")
     available = free.f_bavail * free.f_frsize
+    if config is not None:  # what its ring has already, or what a killed replica left and the next one replaces
+        with contextlib.suppress(OSError):
+            available += (shm / f"ftnids-{config.ring_name}").lstat().st_blocks * 512
     what = f"{shm} has {_mb(available)} MB free"
     if available >= needed:
         return ok("shm", what, why)

@@ -16,6 +16,7 @@ from ftnids import limits
 from ftnids.status.roster import SetView
 from ftnids.status.server import short
 
+NOBODY: Final = "no replica answers there"  # in `trouble`: nothing is wrong but that none runs
 RETRY_S: Final = 0.5  # between tries to connect
 READ_BYTES: Final = 1 << 16
 LINE_BYTES: Final = limits.MAX_MEMBERS * limits.MAX_STATUS_BYTES  # of one view
@@ -124,7 +125,7 @@ class Client:
 
 def _reason(error: OSError) -> str:
     if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
-        return "no replica answers there"
+        return NOBODY
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{os.strerror(error.errno)}: ask as root, or as a member of the replica's group"
     if error.errno == errno.EAGAIN:

@@ -55,6 +55,7 @@ class Snapshot:
     ids: dict[str, str | int] = field(default_factory=dict)  # name "" where there is none
     alerts: list[Alert] = field(default_factory=list)  # the newest that this replica put out, oldest first
     outputs: dict[str, dict[str, int]] = field(default_factory=dict)  # of alerts, by setting: delivered, lost, ...
+    clocks: dict[str, dict[str, int]] = field(default_factory=dict)  # by member: offset_us, tolerance_us
     stream_sha256: str = ""  # of hashes.txt so far
     warnings: list[str] = field(default_factory=list)
 
@@ -139,6 +140,7 @@ _SPECIAL: Final = {
     "members": "texts",
     "warnings": "texts",
     "alerts": "records",
+    "clocks": "tables",
     "outputs": "tables",
 }
 
