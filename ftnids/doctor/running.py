@@ -174,7 +174,7 @@ def recovered(first: SetView, before: SetView, after: SetView) -> Iterator[Findi
         seconds = now.time - then.time
         do = (
             f"see same_frames; compare the port of {name} with the others': both directions of a tap, the same VLANs, "
-            "a mirror port that is too slow (ip -s link, ethtool -S)"
+            "a mirror port that is too slow (ip -s link, ethtool -S); late captures count, too (capture.cpus)"
         )
         if fresh > max(UNEXPLAINED, SHARE * agreed_now):
             what = f"{name} recovered {grown:,.0f} of {agreed_now:,.0f} packets in {seconds:.1f} s"

@@ -73,7 +73,7 @@ def follow(ring: Ring, seconds: float) -> Followed:
                 break
             ring.wait_stable(max(seq, 0), min(LOOK_S, seconds - found.seconds))
             continue
-        oldest = agreed - ring.agreed_slots // 2  # older ones may be written over now
+        oldest = min(ring.fed, agreed - ring.agreed_slots // 2)  # older ones may be written over now
         found.missed += max(0, oldest - seq)
         seq = max(seq, oldest)
         last = min(agreed, seq + BATCH)
@@ -148,7 +148,7 @@ def explain(found: Followed, name: str, peers: str) -> list[Finding]:
     if findings:
         return findings
     what = f"{name} captured {len(own.frames):,} frames {span} and recovered {len(recovered.frames):,}{note}"
-    return [ok("same_frames", f"{what}; none of these came to it in another form: they are loss", WHY)]
+    return [ok("same_frames", f"{what}; none of these came to it in another form: lost, or too late", WHY)]
 
 
 def _differences(own: Sample, recovered: Sample) -> Iterator[Finding]:

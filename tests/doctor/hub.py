@@ -84,7 +84,9 @@ def running(folder: Path, adjust: Callable[[str, dict[str, Any]], None], loss: f
 def doctor(stage: Stage, name: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
     """Exit status of `ftnids doctor -c FILE --json` beside a replica, and its findings by name."""
     replica = stage.replicas[name]
-    command = stage.link.inside(name, *replica.program, "doctor", "-c", str(replica.directory / "replica.toml"), "--json")
+    command = stage.link.inside(
+        name, *replica.program, "doctor", "-c", str(replica.directory / "replica.toml"), "--json"
+    )
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     report = json.loads(done.stdout)
