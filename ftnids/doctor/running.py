@@ -19,6 +19,7 @@ from ftnids.status.roster import SetView
 from ftnids.status.snapshot import Snapshot
 
 ANSWER_S: Final = 3.0  # for the replica to answer
+TRY_S: Final = 0.05  # where no replica runs, that is all it costs
 NEXT_S: Final = 1.5  # for its next view; they come every second
 FOLLOW_S: Final = 2.0
 CLOCK_S: Final = 0.1  # as in ftnids.doctor.frames, which needs the core
@@ -87,9 +88,10 @@ def examine(config: Config, seconds: float = FOLLOW_S) -> Running | Finding | No
 
 
 def _next(client: Client, timeout_s: float) -> SetView | None:
+    """The view that comes next; None where none does in time, or nobody answers."""
     until = time.monotonic() + timeout_s
     while (left := until - time.monotonic()) > 0:
-        if client.poll(left):
+        if client.poll(min(left, TRY_S)):
             return client.view
         if client.source is None and client.trouble:
             break

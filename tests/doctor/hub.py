@@ -16,8 +16,9 @@ from ftnids.lab.netns import HUB
 from ftnids.lab.options import Options
 from ftnids.lab.stage import Stage
 
-RATE: Final = 1_000  # frames/s
-CONNECTIONS, LOOKUPS = 400, 320
+RATE: Final = 400  # frames/s ...
+AT_ONCE: Final = 8  # ... so many at a time
+CONNECTIONS, LOOKUPS = 40, 32
 
 Change = Callable[[bytes], bytes]
 
@@ -46,8 +47,8 @@ def sending(stage: Stage, data: list[bytes], changes: Mapping[str, Change]) -> I
 
         def send() -> None:
             number = 0
-            while not over.wait(10 / RATE):
-                for _ in range(10):
+            while not over.wait(AT_ONCE / RATE):
+                for _ in range(AT_ONCE):
                     frame = data[number % len(data)]
                     frame = frame[:18] + (number & 0xFFFF).to_bytes(2, "big") + frame[20:]  # no two are the same
                     for name, port in ports.items():

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from ftnids import config
-from ftnids.core import Ring
-from ftnids.doctor import examine, running
-from ftnids.doctor.finding import Finding, Level, fail
+from ftnids.doctor import examine, programs, running, setting
+from ftnids.doctor.finding import Finding, Level, fail, ok
 from ftnids.status.roster import Member, Roster, SetView
 from ftnids.status.server import Server, socket_path
+from tests.doctor.test_stream import OWN, made
 from tests.status.sets import snapshot, view
 from tests.two import two
 
@@ -158,9 +158,15 @@ def test_one_that_does_not_run_is_not_looked_at(tmp_path: Path) -> None:
     with closing(socket.socket(socket.AF_UNIX)) as left:
         left.bind(str(path))  # by one that was killed
     assert running.examine(loaded) is None
-    names = {finding.name for finding in examine(loaded, None)}
-    assert "port" in names
-    assert not names & {"set", "recovered", "same_frames", "running"}
+
+
+def test_without_one_all_is_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((programs, "ids"), (setting, "receivers")):
+        monkeypatch.setattr(module, name, lambda *_, **__: [])
+    monkeypatch.setattr(programs, "criu", lambda: ok("criu", "", ""))
+    names = {finding.name for finding in examine(configured(tmp_path), None)}
+    assert {"port", "peers", "keys", "user"} <= names
+    assert not names & {"set", "recovered", "same_frames", "running", "clock_offset"}
 
 
 def test_one_that_hangs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,13 +194,9 @@ def test_all_of_it_at_once(tmp_path: Path) -> None:
         levels = {one.name: one.level for one in found.findings}
         assert levels == {"set": Level.WARN, "recovered": Level.OK, "same_frames": Level.WARN}
         assert "is the replica running, and may you read it?" in found.findings[-1].what
-        sizes = {"slots": 1_024, "recovered_slots": 1_024, "agreed_slots": 1_024}
-        room = {"arena_bytes": 1 << 20, "recovered_bytes": 1 << 20}
-        ring = Ring.create(loaded.ring_name, **sizes, **room, linktype=1, snaplen=65_535, seed=1)
-        with closing(ring):
+        with made(tmp_path, loaded.ring_name):
             again = running.examine(loaded, 0.01)
-            ring.close(unlink=True)
     finally:
         server.close()
     assert isinstance(again, running.Running)
-    assert again.findings[-1].what == "no frame was agreed in 0.0 s"
+    assert again.findings[-1].what.startswith(f"a captured {OWN} frames in ")
