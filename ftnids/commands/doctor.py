@@ -35,8 +35,11 @@ def command(
 ) -> int:
     """Check this host and say what to do.  Exit status 0 when nothing fails, 1 otherwise.  Changes nothing.
 
-    Whether two replicas see the same frames: let each take a --sample within the same ten seconds, bring the files
-    together, and compare them with --against.
+    Where the replica of -c runs, it is asked, and its ring is followed for two seconds: whether its port brings the
+    same frames as its peers' ports, whose recovered packets no drop explains, how far their clocks are apart.
+
+    Whether two replicas see the same frames before they run: let each take a --sample within the same ten seconds,
+    bring the files together, and compare them with --against.
     """
     config = load(path) if path else None
     capture = interface or (config.capture.interface if config else None)

@@ -298,6 +298,8 @@ def needed(count: Callable[[list[Cause]], int], least: float) -> list[Cause]:
     """
     kept = list(CAUSES)
     best = count(kept)
+    if best == 0:
+        return []
     for cause in CAUSES:
         others = [one for one in kept if one != cause]
         without = count(others)

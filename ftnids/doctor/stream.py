@@ -163,12 +163,15 @@ def _differences(own: Sample, recovered: Sample) -> Iterator[Finding]:
 
     def explained(causes: list[Cause]) -> int:
         mine, theirs = digests(own, causes, cut), digests(changed, causes, cut)
+        alike = sum((Counter(mine) & Counter(theirs)).values())
+        if alike <= least:
+            return 0
         forms = defaultdict(set)
         for one, form in zip(mine, exact, strict=True):
             forms[one].add(form)
         # A port may bring frames in two forms, as a mirror of both sides of a router does, and lose one at times.
         by_itself = sum(len(found) > 1 for found in forms.values())
-        return sum((Counter(mine) & Counter(theirs)).values()) - by_itself
+        return alike - by_itself
 
     kept = needed(explained, least)
     if kept and explained(kept) <= least:

@@ -309,3 +309,10 @@ def test_hostile_frames_are_compared_too() -> None:
     ] * 20
     told(junk, [one[::-1] for one in junk])
     only(explain(Followed(101, 2.0, sample("a", junk).frames, sample("b", junk).frames), "a", "b"), Level.OK)
+
+
+def test_tags_are_named_on_a_mirror_of_both_sides_of_a_router() -> None:
+    both = [form for frame in FRAMES for form in (frame, routed(frame))]
+    own, others = halves(both)
+    found = only(told(own, [tagged(one) for one in others]), Level.FAIL)
+    assert "the frames of b have VLAN tags" in found.what

@@ -58,8 +58,12 @@ def test_a_disk_that_is_full_is_told_of_and_tried_again(tmp_path: Path) -> None:
     assert json.loads(path.read_bytes())["state"] == "ended"
 
 
-def test_outputs_are_tables_of_numbers() -> None:
+def test_outputs_and_clocks_are_tables_of_numbers() -> None:
     told = Snapshot("a", "running", outputs={"alerts.redis": {"delivered": 3, "up": 1}})
     assert Snapshot.parse(told.json()).outputs == told.outputs
+    clocks = {"b": {"offset_us": -30, "tolerance_us": 200}}
+    assert Snapshot.parse(Snapshot("a", "running", clocks=clocks).json()).clocks == clocks
+    with pytest.raises(ValueError, match="clocks: not what a status has there"):
+        Snapshot.of({"name": "a", "state": "running", "clocks": {"b": 3}})
     with pytest.raises(ValueError, match="outputs: not what a status has there"):
         Snapshot.parse(told.json().replace(b'"up":1', b'"up":"x"'))
