@@ -55,14 +55,15 @@ def shared_memory(config: Config | None, shm: Path = SHM) -> Finding:
         free = os.statvfs(shm)
     except OSError as error:
         return fail("shm", f"{shm}: {error.strerror}", why, f"mount -t tmpfs tmpfs {shm}")
-    available = free.f_bavail * free.f_frsize
-    if config is not None:  # what its ring has already, or what a killed replica left and the next one replaces
+    held = 0  # by its ring, or by what a killed replica left and the next one replaces
+    if config is not None:
         with contextlib.suppress(OSError):
-            available += (shm / f"ftnids-{config.ring_name}").lstat().st_blocks * 512
-    what = f"{shm} has {_mb(available)} MB free"
+            held = (shm / f"ftnids-{config.ring_name}").lstat().st_blocks * 512
+    available = free.f_bavail * free.f_frsize + held
+    what = f"{shm} has {_mb(available)} MB free" + (", its ring's own among them" if held else "")
     if available >= needed:
         return ok("shm", what, why)
-    used = (free.f_blocks - free.f_bavail) * free.f_frsize
+    used = (free.f_blocks - free.f_bavail) * free.f_frsize - held
     do = f"mount -o remount,size={_mb(used + needed) + 1}m {shm}, or lower ring.slots, ring.arena_mb, ring.recovered_mb"
     return grade("shm", needed=config is not None, what=what, why=why, do=do)
 

@@ -153,8 +153,8 @@ def test_shared_memory(tmp_path: Path) -> None:
 
 def test_a_ring_that_is_there_needs_no_more_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the replica's own, or a killed one's, which the next one replaces."""
-    full = types.SimpleNamespace(f_bavail=0, f_frsize=4_096)
-    monkeypatch.setattr(host.os, "statvfs", lambda path: full)
+    full = types.SimpleNamespace(f_blocks=1_000, f_bavail=0, f_frsize=4_096)
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
     loaded = example(tmp_path, **{"arena_mb = 256": "arena_mb = 1", "recovered_mb = 64": "recovered_mb = 1"})
     loaded = loaded.model_copy(update={"ring": loaded.ring.model_copy(update={"slots": 1_024})})
     assert host.shared_memory(loaded, tmp_path).level == Level.FAIL
