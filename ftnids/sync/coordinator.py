@@ -149,7 +149,7 @@ class Coordinator:
             merger.watermark(member, report.watermark_ns, end=report.end)
         if report.end:
             self._ends.add(member)
-        self._new = True
+        self._new = self._new or report.end or self.pending
 
     def own(self, now_ns: int, interval_ns: int, *, ended: bool) -> None:
         """Take in the local stream up to its head: when others have reported, and as often as they would."""
@@ -173,7 +173,7 @@ class Coordinator:
         self.merger.watermark(me, watermark, end=ended)
         if ended:
             self._ends.add(me)
-        self._new = True
+        self._new = self._new or ended or self.pending  # else there is nothing that time could settle
 
     # -- what goes out ----------------------------------------------------------------------
 
