@@ -160,7 +160,8 @@ CRIU_DUMP_S: Final = 20.0  # for CRIU to write an image of an IDS; then it is ki
 CRIU_RESTORE_S: Final = 20.0  # for CRIU to restore an IDS; then it is killed, and the IDS starts cold
 CRIU_PIDS: Final = 1_000  # pids between those of an IDS and those that CRIU's own processes get
 IMAGES: Final = 2  # checkpoints of an IDS on disk; the oldest goes before a new one is made
-IMAGE_CHUNK: Final = 1 << 20  # bytes of an image in one piece
+IMAGE_CHUNK: Final = 1 << 17  # bytes of an image in one piece
+MAX_STATE_CHUNK: Final = IMAGE_CHUNK + 64  # such a piece with its head
 MAX_IMAGE_BYTES: Final = 4 << 30  # of an image for another replica; of a larger one it starts cold
 MAX_IMAGE_FILES: Final = 1_024  # in an image, and arguments of its IDS
 MAX_IMAGE_LOGS: Final = 256  # log files of an IDS whose state is transferred
@@ -170,6 +171,20 @@ MAX_LOG_BYTES: Final = 1 << 40  # of a log of such an IDS
 MAX_MANIFEST: Final = 1 << 20  # bytes of an image's description
 MAX_PID: Final = 1 << 22  # the kernel's own limit
 MAX_SEQ: Final = 1 << 62  # a number of a packet that another replica names
+STATE_LOOK_S: Final = (
+    1.5  # for a set that runs to be heard, before a replica that may get its IDS's state starts it cold
+)
+STATE_WAIT_S: Final = 30.0  # for another replica's image to be here; then the IDS starts cold
+STATE_FILL: Final = 750  # of 1000: a ring that full of what the IDS has to catch up with waits no longer for an image:
+# it starts cold [ring.slots, ring.arena_mb]
+STATE_DONORS: Final = 3  # replicas that a joiner tries; then it starts cold
+STATE_ASK_S: Final = 0.5  # between two messages of a transfer that are not answered
+STATE_BUSY_S: Final = 1.0  # before a replica that gives its state to another one is asked again
+STATE_SILENCE_S: Final = 10.0  # without a word from the other side of a transfer; then it is over
+STATE_WINDOW: Final = 16  # pieces of an image on their way, or not written yet; no more are sent
+STATE_TURN: Final = 4  # pieces sent in one turn of the main loop
+STATE_DELAY_S: Final = 0.03  # a piece that is acknowledged later halves what is on its way: other messages wait behind
+STATE_READ: Final = 32  # pieces that a donor has read and that are not acknowledged
 KEEPER_S: Final = 10.0  # for the keeper of an IDS's namespaces to answer; then there is none, and the IDS starts cold
 KEEPER_STATUSES: Final = 64  # exit statuses in an IDS's namespaces that nobody has asked for; the oldest go
 

@@ -24,13 +24,16 @@ from ftnids.limits import CRIU_RESTORE_S
 
 log = structlog.get_logger()
 FOLDER: Final = "checkpoints"  # in run_dir
+OUTGOING: Final = "checkpoints-out"  # images for other replicas ...
+INCOMING: Final = "checkpoints-in"  # ... and of theirs
 
 
 def remove_left(run_dir: Path) -> None:
     """Remove what a killed process left of its checkpoints: they hold memory of the IDS, and packets."""
-    if (run_dir / FOLDER).is_dir():
-        shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
-        log.info("checkpoints of an earlier run removed", folder=str(run_dir / FOLDER))
+    for folder in (run_dir / name for name in (FOLDER, OUTGOING, INCOMING)):
+        if folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+            log.info("checkpoints of an earlier run removed", folder=str(folder))
 
 
 class CriuCheckpoints:
@@ -127,6 +130,22 @@ class CriuCheckpoints:
         assert self._child is not None
         self._image = self._criu.dump(self._namespace, self._child, self._images, self._logs, seq, stop=stop)
         return self._image
+
+    def copy(self, seq: int, images: Images) -> Image:
+        """An image among `images`, which are somebody else's; the checkpoint that stands is not touched.
+
+        For the rest see `take`.
+        """
+        assert self._criu is not None
+        assert self._namespace is not None
+        assert self._child is not None
+        return self._criu.dump(self._namespace, self._child, images, self._logs, seq, stop=False)
+
+    @property
+    def version(self) -> str:
+        """CRIU's; CheckpointError where there is none."""
+        self._criu = self._criu or Criu()
+        return self._criu.version
 
     @property
     def running(self) -> bool:

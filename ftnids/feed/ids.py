@@ -246,10 +246,7 @@ class Ids(Sink, abc.ABC):
 
     def _launch(self) -> None:
         """Start a run; DeathError when it ends or hangs before it is ready."""
-        earlier = _runs(self._log_dir)
-        self._remove(earlier[: max(0, len(earlier) + 1 - IDS_RUNS)])
-        number = 1 + max(earlier, default=-1)
-        log_dir = self._log_dir / f"run-{number}"
+        number, log_dir = self._new_log()
         try:
             self.launcher.prepare(log_dir)
             command = self._input(log_dir)
@@ -262,6 +259,13 @@ class Ids(Sink, abc.ABC):
         self.runs.append(run)
         self._open(run)
         log.info("IDS reads", ids=self.name, run=number, pid=process.pid, seq=run.base_seq)
+
+    def _new_log(self) -> tuple[int, Path]:
+        """Number and log folder, to be made, of the next run; folders of old ones go."""
+        earlier = _runs(self._log_dir)
+        self._remove(earlier[: max(0, len(earlier) + 1 - IDS_RUNS)])
+        number = 1 + max(earlier, default=-1)
+        return number, self._log_dir / f"run-{number}"
 
     def _begin(self, command: list[str], log_dir: Path) -> IdsProcess:
         """Start the IDS; what it prints goes to `ids.log`."""

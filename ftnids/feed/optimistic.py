@@ -21,7 +21,6 @@ was handed out as it reads, anything else counts as mis-speculation.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
@@ -31,10 +30,11 @@ import structlog
 from numpy.typing import NDArray
 
 from ftnids.errors import RingError
-from ftnids.feed.checkpoint import CheckpointError, IdsProcess
+from ftnids.feed.checkpoint import CheckpointError
 from ftnids.feed.criu_checkpoints import CriuCheckpoints
-from ftnids.feed.fifo import FifoIds, wait_writable
+from ftnids.feed.fifo import wait_writable
 from ftnids.feed.ids import DeathError
+from ftnids.feed.kept import KeptIds
 from ftnids.feed.policy import Policy
 from ftnids.feed.ring import AgreedRing, agreed_hashes
 from ftnids.limits import AHEAD_SPAN, AHEAD_TOLERANCE_US, FEED_BATCH, FEED_WAIT_S
@@ -93,8 +93,8 @@ class Ahead:
         return done
 
 
-class OptimisticIds(FifoIds):
-    """`FifoIds` that speculates as `policy` says.
+class OptimisticIds(KeptIds):
+    """`KeptIds` that speculates as `policy` says.
 
     With `distrust` every speculation counts as wrong, as soon as it could be compared: to see rollbacks.
     """
@@ -113,9 +113,7 @@ class OptimisticIds(FifoIds):
         policy: Policy | None = None,
         distrust: bool = False,
     ) -> None:
-        super().__init__(ring, launcher, run_dir, log_dir, cpus)
-        self._path = run_dir / "ids" / f"{launcher.name}.fifo"  # alone in its folder
-        self._backend = checkpoints
+        super().__init__(ring, launcher, run_dir, log_dir, cpus, checkpoints=checkpoints)
         self._policy = policy or Policy()
         self._distrust = distrust
         self._plain_until = 0  # below this seq it gets stable packets only
@@ -123,37 +121,20 @@ class OptimisticIds(FifoIds):
         self._span = min(AHEAD_SPAN, ring.agreed_slots // 4)
         self.ahead = True
         self._taken = 0
-        self.failures = 0  # checkpoints that could not be taken or not be gone back to
-
-    def counters(self) -> dict[str, int]:
-        """Those of every IDS, and checkpoints that could not be taken or not be gone back to."""
-        return {**super().counters(), "checkpoints_failed": self.failures}
 
     @property
     def checkpoints(self) -> int:
         return self._taken
 
-    def _input(self, log_dir: Path) -> list[str]:
-        super()._input(log_dir)
-        return self.launcher.command(*self._backend.inside(self._path))
-
-    def _begin(self, command: list[str], log_dir: Path) -> IdsProcess:
-        env = {**os.environ, **self.launcher.environment()}
-        try:
-            return self._backend.start(command, env, self._path, log_dir, self._cpus)
-        except CheckpointError as error:
-            self._failed(error)  # it is fed stable packets only
-            return super()._begin(self.launcher.command(self._path, log_dir), log_dir)
-
-    def _opened(self) -> None:
-        """The FIFO stays: a restored IDS opens it again."""
-
     def _kill(self) -> None:
         super()._kill()
         self._ahead = None
-        self._backend.close()
 
-    def _drain(self) -> bool:
+    @property
+    def _settled(self) -> bool:
+        return self._ahead is None
+
+    def _feed(self) -> bool:
         while not self._stop.is_set():
             stable = self.ring.stable
             if self._ahead is not None:
@@ -172,7 +153,7 @@ class OptimisticIds(FifoIds):
         ahead = self._ahead
         first, checked = (self.position, self.position) if ahead is None else (ahead.next, ahead.checked)
         may = first - self.position < self._span if ahead is not None else self._may_speculate()
-        if not may or self.ring.ended:
+        if not may or self._wanted or self.ring.ended:
             return self.ring.wait_stable(checked, FEED_WAIT_S) > checked
         readable = self.ring.wait_news(checked, first, FEED_WAIT_S)
         if readable <= first:
@@ -253,7 +234,7 @@ class OptimisticIds(FifoIds):
         As long as it stands what comes is handed out at once: to take the next one costs time.
         """
         far = ahead.next - self.position >= self._span
-        return far or self.ring.ended or max(self.ring.stable, self.ring.speculative) <= ahead.next
+        return far or self._wanted or self.ring.ended or max(self.ring.stable, self.ring.speculative) <= ahead.next
 
     def _brought_back(self, ahead: Ahead) -> None:
         """It died ahead: it goes back, and what it was handed comes again when it is stable."""
@@ -287,10 +268,6 @@ class OptimisticIds(FifoIds):
         self._backend.discard()
         self._policy.waited(self._policy.clock() - began, self.ring.stable - there)
         self._policy.closed()
-
-    def _failed(self, error: CheckpointError) -> None:
-        self.failures += 1
-        self._limiter.log(log, "error", "checkpoint", "checkpoint failed", ids=self.name, reason=str(error))
 
 
 def _apart(times: NDArray[np.int64], others: NDArray[np.int64]) -> bool:

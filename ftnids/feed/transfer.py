@@ -16,13 +16,14 @@ follows them begins at their ends.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import os
 import platform
 import shutil
 import struct
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -142,6 +143,20 @@ def facts(ids: str, ids_digest: str, criu: str, pid: int) -> Facts:
         raise CheckpointError(f"the IDS runs {gone[0]}, which was replaced; restart the replica") from None
 
 
+def needs(ids: str, ids_digest: str, criu: str) -> bytes:
+    """What this host has, as JSON, for a donor to see before it takes an image; no file is hashed."""
+    about = Facts(ids=ids, ids_digest=ids_digest, criu=criu, machine=platform.machine(), cpu=cpu_digest(), mapped={})
+    return about.model_dump_json().encode()
+
+
+def needed(data: bytes) -> Facts:
+    """What a joiner says in `needs`; CheckpointError where it is not as it must be."""
+    try:
+        return Facts.model_validate_json(data)
+    except ValidationError:
+        raise CheckpointError("what it says of itself cannot be read") from None
+
+
 def differences(theirs: Facts, ids: str, ids_digest: str, criu: str) -> list[str]:
     """What is not on this host as an image needs it, in words; empty: it can be restored."""
     found = []
@@ -182,14 +197,39 @@ def manifest_of(image: Image, about: Facts, *, base_seq: int, base_us: int, void
     return Manifest.decode(manifest.encode())  # held to what the other side holds it to
 
 
-def chunks(image: Image, manifest: Manifest) -> Iterator[bytes]:
-    """The files of an image, in pieces of at most IMAGE_CHUNK bytes and a head each."""
-    for place, file in enumerate(manifest.files):
-        with (image.criu / file.name).open("rb") as content:
-            at = 0
-            while data := content.read(IMAGE_CHUNK):
-                yield CHUNK_HEAD.pack(place, at) + data
-                at += len(data)
+class Packer:
+    """The files of an image in pieces of at most IMAGE_CHUNK bytes and a head each; any piece may be asked for."""
+
+    def __init__(self, image: Image, manifest: Manifest) -> None:
+        self.image = image
+        self._files = manifest.files
+        self._ends = list(accumulate(-(-file.bytes // IMAGE_CHUNK) for file in manifest.files))
+        self._open = (-1, -1)  # place, descriptor
+
+    @property
+    def count(self) -> int:
+        """How many pieces there are."""
+        return self._ends[-1] if self._ends else 0
+
+    def read(self, number: int) -> bytes:
+        """Piece `number`, from 0; CheckpointError where it cannot be read."""
+        place = bisect.bisect_right(self._ends, number)
+        file = self._files[place]
+        at = (number - (self._ends[place - 1] if place else 0)) * IMAGE_CHUNK
+        try:
+            if self._open[0] != place:
+                self.close()
+                self._open = place, os.open(self.image.criu / file.name, os.O_RDONLY | os.O_CLOEXEC)
+            data = os.pread(self._open[1], min(IMAGE_CHUNK, file.bytes - at), at)
+        except OSError as error:
+            raise CheckpointError(f"cannot read {self.image.criu / file.name}: {error.strerror}") from None
+        return CHUNK_HEAD.pack(place, at) + data
+
+    def close(self) -> None:
+        """Let go of the file; called again, nothing happens."""
+        if self._open[1] >= 0:
+            os.close(self._open[1])
+        self._open = -1, -1
 
 
 class Unpacker:

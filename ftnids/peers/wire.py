@@ -264,6 +264,11 @@ _VERSION_2: Final[dict[Kind, Layout]] = {
         Rule("the view's `protocol` is 1 or 2", lambda values: bool(values["protocol"] > 0)),
     ),
     Kind.JOIN: (*_VERSION_1[Kind.JOIN], Text("software", limits.MAX_TEXT)),
+    Kind.ASK: (Fixed("transfer", 8), Unsigned("seq"), Blob("facts", limits.MAX_TEXT)),
+    Kind.OFFER: (Fixed("transfer", 8), Blob("manifest", limits.MAX_MANIFEST)),
+    Kind.CHUNK: (Fixed("transfer", 8), Unsigned("number", 1 << 32), Blob("data", limits.MAX_STATE_CHUNK)),
+    Kind.TAKEN: (Fixed("transfer", 8), Unsigned("chunks", 1 << 32)),
+    Kind.REFUSE: (Fixed("transfer", 8), Switches("again"), Text("reason", limits.MAX_TEXT)),
 }
 
 VERSIONS: Final[dict[int, dict[Kind, Layout]]] = {1: _VERSION_1, 2: _VERSION_2}
@@ -278,6 +283,8 @@ def oldest() -> int:
 def encode(message: Message, cluster_id: bytes, version: int = PROTOCOL) -> bytes:
     """`message` as bytes, in protocol `version`.  WireError if it breaks a limit or a rule of its table."""
     kind = _KIND_OF[type(message)]
+    if kind not in VERSIONS[version]:
+        raise WireError(f"protocol {version} has no {kind.name}")
     out = Writer()
     out.raw(MAGIC + bytes((version, PROTOCOL)) + cluster_id + kind.to_bytes())
     _write(out, COMMON + VERSIONS[version][kind], message)

@@ -49,6 +49,11 @@ class Kind(enum.IntEnum):
     ALERT = 13
     STATUS = 14
     LEAVE = 15
+    ASK = 16
+    OFFER = 17
+    CHUNK = 18
+    TAKEN = 19
+    REFUSE = 20
 
 
 class Flag(enum.IntFlag):
@@ -291,6 +296,49 @@ class Leave(Message):
     reason: str = ""
 
 
+@dataclass(slots=True)
+class Ask(Message):
+    """A replica that joins asks for the state of the receiver's IDS, at `seq` or later (version 2)."""
+
+    transfer: int = 0  # uint64, drawn by the joiner; the other messages of the transfer repeat it
+    seq: int = 0  # its first
+    facts: bytes = b""  # what its own IDS is, as JSON (ftnids.feed.transfer.Facts)
+
+
+@dataclass(slots=True)
+class Offer(Message):
+    """The donor describes the image that it has taken; empty: it is being taken (version 2)."""
+
+    transfer: int = 0
+    manifest: bytes = b""  # JSON (ftnids.feed.transfer.Manifest)
+
+
+@dataclass(slots=True)
+class Chunk(Message):
+    """A piece of an image (version 2)."""
+
+    transfer: int = 0
+    number: int = 0  # from 0, in the manifest's order
+    data: bytes = b""
+
+
+@dataclass(slots=True)
+class Taken(Message):
+    """The joiner wants the image, and has its first `chunks` pieces (version 2)."""
+
+    transfer: int = 0
+    chunks: int = 0
+
+
+@dataclass(slots=True)
+class Refuse(Message):
+    """The sender, donor or joiner, does not begin this transfer, or ends it (version 2)."""
+
+    transfer: int = 0
+    again: bool = False  # it is busy with another joiner: the same may be asked later
+    reason: str = ""
+
+
 KINDS: dict[Kind, type[Message]] = {
     Kind.REPORT: Report,
     Kind.DECISION: Decision,
@@ -307,4 +355,9 @@ KINDS: dict[Kind, type[Message]] = {
     Kind.ALERT: Alert,
     Kind.STATUS: Status,
     Kind.LEAVE: Leave,
+    Kind.ASK: Ask,
+    Kind.OFFER: Offer,
+    Kind.CHUNK: Chunk,
+    Kind.TAKEN: Taken,
+    Kind.REFUSE: Refuse,
 }

@@ -18,7 +18,18 @@ from ftnids.alerts.identity import Identifier
 from ftnids.feed.checkpoint import CheckpointError
 from ftnids.feed.criu_checkpoints import CriuCheckpoints
 from ftnids.feed.images import Image
-from ftnids.feed.transfer import CHUNK_HEAD, Facts, Manifest, Unpacker, chunks, differences, facts, manifest_of
+from ftnids.feed.transfer import (
+    CHUNK_HEAD,
+    Facts,
+    Manifest,
+    Packer,
+    Unpacker,
+    differences,
+    facts,
+    manifest_of,
+    needed,
+    needs,
+)
 from snort_adapter.launchers import LAUNCHERS, IdsLauncher, launcher
 
 from .fake_ring import record_offsets
@@ -39,6 +50,14 @@ def image(tmp_path: Path) -> Image:
         (folder / "criu" / name).write_bytes(content)
     (folder / "criu/dump.log").write_text("not sent")
     return Image(folder, 700, 10, 17, ("ids", "-r"), {"eve.json": 5, "files/a": 0})
+
+
+def chunks(image: Image, manifest: Manifest) -> list[bytes]:
+    """All pieces of an image."""
+    packer = Packer(image, manifest)
+    pieces = [packer.read(number) for number in range(packer.count)]
+    packer.close()
+    return pieces
 
 
 def described(image: Image) -> Manifest:
@@ -69,7 +88,7 @@ def damaged(chunk: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda all_: all_[:-1], "cut short: 2097452 of 2097457 bytes came"),
+        (lambda all_: all_[:-1], "cut short: 262444 of 262449 bytes came"),
         (lambda all_: [damaged(all_[0]), *all_[1:]], "core-10.img: wrong digest"),
         (lambda all_: [*all_[:-1], damaged(all_[-1])], "pages-1.img: wrong digest"),
         (lambda all_: all_[1:], "a chunk out of order"),
@@ -86,7 +105,7 @@ def test_what_is_not_whole_and_right_leaves_nothing(
     image: Image, tmp_path: Path, harm: Callable[[list[bytes]], list[bytes]], said: str
 ) -> None:
     manifest = described(image)
-    sent = harm(list(chunks(image, manifest)))
+    sent = harm(chunks(image, manifest))
     unpacker = Unpacker(manifest, tmp_path / "here")
     with pytest.raises(CheckpointError, match=f"image of another replica's IDS is refused: {said}"):
         receive(unpacker, sent)
@@ -178,8 +197,34 @@ def test_no_room_is_known_before_anything_is_written(
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(CheckpointError, match=r"cannot be written to .*: No space left on device; make room"):
-        unpacker.take(next(chunks(image, manifest)))
+        unpacker.take(chunks(image, manifest)[0])
     assert not (tmp_path / "here").exists()
+
+
+def test_any_piece_may_be_asked_for(image: Image) -> None:
+    manifest = described(image)
+    pieces, packer = chunks(image, manifest), Packer(image, manifest)
+    assert [packer.read(number) for number in (3, 0, 2, 1, 1)] == [pieces[number] for number in (3, 0, 2, 1, 1)]
+    packer.close()
+    (image.criu / "pages-1.img").unlink()
+    with pytest.raises(CheckpointError, match=r"cannot read .*pages-1.img: No such file"):
+        packer.read(2)
+
+
+def test_an_image_without_content_has_no_pieces(image: Image, tmp_path: Path) -> None:
+    manifest = described(image)
+    manifest = manifest.model_copy(update={"files": manifest.files[1:2]})
+    assert Packer(image, manifest).count == 0
+    assert Unpacker(manifest, tmp_path / "here").complete
+
+
+def test_what_differs_is_known_before_an_image_is_taken() -> None:
+    mine = needed(needs("fake 1", "d", "4.1"))
+    assert differences(mine, "fake 1", "d", "4.1") == []
+    assert differences(mine, "fake 1", "d", "4.2") == ["CRIU: 4.1 there, 4.2 here"]
+    for wrong in (b"", b"{}", b"[]", b"\xff", mine.model_dump_json().encode() + b"x"):
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            needed(wrong)
 
 
 def test_what_differs_is_said() -> None:
@@ -203,7 +248,7 @@ def test_what_differs_is_said() -> None:
 def carried(donor: Image, about: Facts, folder: Path) -> Image:
     """An image as it comes out at the other replica."""
     manifest = Manifest.decode(manifest_of(donor, about, base_seq=0, base_us=1, voids=[]).encode())
-    return receive(Unpacker(manifest, folder), list(chunks(donor, manifest)))
+    return receive(Unpacker(manifest, folder), chunks(donor, manifest))
 
 
 @pytest.fixture
