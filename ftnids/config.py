@@ -259,6 +259,11 @@ class Feed(_Section):
     speculate: Literal["auto", "always"] = Field(
         default="auto", description='when it runs ahead: "auto" while that pays, measured all the time'
     )
+    state: Literal["cold", "transfer"] = Field(
+        default="cold",
+        description='how the IDS of a replica that joins a running set begins: "transfer" with the state of another '
+        "replica's, which gives its own in turn; needs root and CRIU",
+    )
     ids: Literal["suricata", "snort", "none"] = Field(default="none", description="the IDS; without one, no alerts")
     ids_binary: str = Field(default="", description='"" finds it on PATH (Snort also through FTNIDS_SNORT)')
     ids_config: _PathText = Field(default="", description='its configuration; "" is the minimal one that is shipped')

@@ -20,6 +20,9 @@ PER_REPLICA: Final = (
     "max_desync",
     "checkpoints",
     "rollbacks",
+    "states_received",  # times that its IDS began with another replica's state
+    "states_sent",  # images of its IDS that another replica got whole
+    "states_failed",  # transfers of either kind that came to nothing
     "alerts",  # alerts that this replica's IDS raised
     "delay_p50_ms",  # capture to stable
     "delay_p99_ms",

@@ -180,6 +180,7 @@ STATE_FILL: Final = 750  # of 1000: a ring that full of what the IDS has to catc
 STATE_DONORS: Final = 3  # replicas that a joiner tries; then it starts cold
 STATE_ASK_S: Final = 0.5  # between two messages of a transfer that are not answered
 STATE_BUSY_S: Final = 1.0  # before a replica that gives its state to another one is asked again
+STATE_REST_S: Final = 2.0  # between two images that a replica takes for others: its feed pauses for each
 STATE_SILENCE_S: Final = 10.0  # without a word from the other side of a transfer; then it is over
 STATE_WINDOW: Final = 16  # pieces of an image on their way, or not written yet; no more are sent
 STATE_TURN: Final = 4  # pieces sent in one turn of the main loop

@@ -10,6 +10,7 @@ import importlib
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from ftnids import log
 from ftnids.alerts.recent import Recent
@@ -20,8 +21,16 @@ from ftnids.feed import Ids
 from ftnids.peers.transport import Transport
 from ftnids.status import server, snapshot
 from ftnids.status.roster import Roster
+from ftnids.sync.membership import State
 from ftnids.sync.messages import Status, View
 
+STATES: Final = {
+    State.SEEKING: "waiting",
+    State.FOUNDING: "waiting",
+    State.RUNNING: "running",
+    State.ENDED: "running",
+    State.FAILED: "failed",
+}
 Header = Callable[[], tuple[int, int, View]]
 
 

@@ -20,6 +20,7 @@ from ftnids.config import Config
 from ftnids.core import Ring
 from ftnids.feed import DaqIds, Feed, FifoIds, Hashes, Ids, PcapFile, put_aside
 from ftnids.feed.criu_checkpoints import CriuCheckpoints, remove_left
+from ftnids.feed.kept import KeptIds
 from ftnids.feed.optimistic import OptimisticIds
 from ftnids.feed.policy import Policy
 from ftnids.sync.messages import View
@@ -66,8 +67,12 @@ def _make_ids(config: Config, ring: Ring, program: IdsLauncher) -> Ids:
     place = config.replica
     remove_left(place.run_dir)
     ahead = config.feed.mode == "optimistic"
-    if ahead and config.feed.checkpoint == "criu":
-        return _make_criu_ids(config, ring, program)
+    transfer = config.feed.state == "transfer"
+    if transfer or (ahead and config.feed.checkpoint == "criu"):
+        made = _make_criu_ids(config, ring, program, ahead=ahead)
+        if made is not None:
+            return made
+        ahead = False
     reason = program.ring_fault()
     if not reason:
         return DaqIds(ring, program, place.log_dir, config.feed.cpus, group=config.ring.group or None, ahead=ahead)
@@ -78,14 +83,20 @@ def _make_ids(config: Config, ring: Ring, program: IdsLauncher) -> Ids:
     return FifoIds(ring, program, place.run_dir, place.log_dir, config.feed.cpus)
 
 
-def _make_criu_ids(config: Config, ring: Ring, program: IdsLauncher) -> Ids:
-    """The IDS that CRIU sets back, where its self-test shows that it can."""
+def _make_criu_ids(config: Config, ring: Ring, program: IdsLauncher, *, ahead: bool) -> Ids | None:
+    """The IDS that CRIU sets back, or gives away; None where its self-test shows that it cannot."""
     place = config.replica
     checkpoints = CriuCheckpoints(place.run_dir)
     if reason := checkpoints.self_test():
-        log.get("feed").error("optimistic_mode_off", reason=reason, hint="only what is stable is fed")
-        return FifoIds(ring, program, place.run_dir, place.log_dir, config.feed.cpus)
+        if ahead:
+            log.get("feed").error("optimistic_mode_off", reason=reason, hint="only what is stable is fed")
+        if config.feed.state == "transfer":
+            hint = "a replica that joins starts its IDS cold, and gets none from this one"
+            log.get("feed").error("state_transfer_off", reason=reason, hint=hint)
+        return None
     folders = place.run_dir, place.log_dir
+    if not ahead:
+        return KeptIds(ring, program, *folders, config.feed.cpus, checkpoints=checkpoints)
     policy = Policy(always=config.feed.speculate == "always")
     return OptimisticIds(ring, program, *folders, config.feed.cpus, checkpoints=checkpoints, policy=policy)
 

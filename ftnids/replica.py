@@ -35,14 +35,14 @@ from ftnids.capture import CaptureThread, open_capture
 from ftnids.config import Config
 from ftnids.core import Capture, PacketBatch, Ring
 from ftnids.feed import Ids
+from ftnids.joining import Joining
 from ftnids.peers.transport import Transport
 from ftnids.service import Service
 from ftnids.status import snapshot
 from ftnids.status.delay import DelayMeter
 from ftnids.sync.actions import Action, Change, End, Fail, Free, Note, Publish, Push, Rejoin, Send, Stable, Start, Store
 from ftnids.sync.engine import Engine
-from ftnids.sync.membership import State
-from ftnids.sync.messages import Alert, Bytes, Leave, Message, Status, View
+from ftnids.sync.messages import Alert, Ask, Bytes, Chunk, Leave, Message, Offer, Refuse, Status, Taken, View
 
 EPOCH_NS: Final = time.time_ns() - time.monotonic_ns()
 WAIT_S: Final = 0.02  # the main loop looks around at least that often
@@ -52,14 +52,6 @@ FINISH_S: Final = 120.0  # after the end of the stream: for the IDS to end and t
 LEAVE_S: Final = 0.5  # after a signal: for another member to begin to end, too; else this one leaves them
 STOP_S: Final = 5.0  # after a signal: for all to end together, or to leave in order
 LINGER_S: Final = 2.0  # for the others to see the end
-
-STATES: Final = {
-    State.SEEKING: "waiting",
-    State.FOUNDING: "waiting",
-    State.RUNNING: "running",
-    State.ENDED: "running",
-    State.FAILED: "failed",
-}
 
 
 class Replica:
@@ -134,6 +126,7 @@ class Replica:
         self.engine = Engine(settings, self.ring, self._now_ns())
         self.feed, self.ids, self._hashes = outlets.make_feed(config, self.ring)
         self._ahead = Ahead(self.engine, self.ring, self.me) if self.ids is not None and self.ids.ahead else None
+        self._joining = Joining(config, self.ids, self.ring, self.engine, self.transport)
         recent = Recent()
         self.desk = outlets.make_desk(config, self._header, recent)
         self._monitor = monitor.Monitor(config, self.transport, self._header, recent)
@@ -148,7 +141,8 @@ class Replica:
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGHUP, self._on_hangup)
         try:
-            self.feed.start()  # the IDS is up before the first packet
+            self._joining.look_around()
+            self.feed.start()  # the IDS is up before the first packet, or waits for another replica's state
             if not self.config.capture.from_start:
                 self.thread.start()
             gc.collect()
@@ -181,7 +175,7 @@ class Replica:
             self.service.ready()
         now = self._now_ns()
         wait_s = min((self.engine.deadline_ns() - now) / 1e9, WAIT_S)
-        for message in self.transport.receive(max(wait_s, 0.0)):
+        for message in self.transport.receive(0.0 if self._joining.eager else max(wait_s, 0.0)):
             self._receive(message)
         self._delay.captured(self.ring.head, time.monotonic_ns())
         if self.thread.ended and not self._capture_ended:
@@ -199,6 +193,7 @@ class Replica:
             self._carry_out()
         if self._ahead is not None:
             self._ahead.look()
+        self._joining.tick()
         self._look_after(time.monotonic())
 
     def _receive(self, message: Message) -> None:
@@ -208,6 +203,8 @@ class Replica:
                     self.transport.send(member, answer)
             case Status():
                 self._monitor.heard(message)
+            case Ask() | Offer() | Chunk() | Taken() | Refuse():
+                self._joining.receive(message)
             case _:
                 self.engine.receive(message, self._now_ns())
 
@@ -279,6 +276,7 @@ class Replica:
 
     def _start(self, start: Start) -> None:
         self.feed.start_at(start.seq)
+        self._joining.start(start.seq)
         self._share(start.members)
         self._captured_before = start.position  # not in the agreed stream
         self._log.info("view", **self._view_facts(start), captured_before=start.position)
@@ -382,7 +380,7 @@ class Replica:
         member, view = self.engine.member, self.engine.view
         record = snapshot.Snapshot(
             name=self.name,
-            state=state or ("failed" if self._reason else STATES[self.engine.state]),
+            state=state or ("failed" if self._reason else monitor.STATES[self.engine.state]),
             reason=self._reason,
             pid=os.getpid(),
             time=time.time(),
@@ -401,6 +399,7 @@ class Replica:
             "ring_drops": self.thread.ring_drops,
             "injected_drops": self.thread.injected_drops,
             "left_to_peers": self.thread.left_to_peers,
+            **self._joining.counters(),
             "alerts": self.desk.alerts,
             "checkpoints": self.ids.checkpoints if self.ids is not None else 0,
             "rollbacks": self.ids.rollbacks if self.ids is not None else 0,
@@ -409,7 +408,7 @@ class Replica:
             "delay_max_ms": round(self._delay.histogram.max_ms, 3),
         }
         record.delay = self._delay.histogram.record()
-        record.ids = monitor.ids_facts(self.config, self.ids, self.ring)
+        record.ids = monitor.ids_facts(self.config, self.ids, self.ring) | self._joining.facts()
         record.outputs = self.desk.outputs()
         if self._hashes is not None:
             record.stream_sha256 = self._hashes.stream_sha256
@@ -452,6 +451,7 @@ class Replica:
     def take_over(self, before: Replica) -> None:
         """Heed the signals that reached the replica before this one when it had ended."""
         self._keys_changed = before._keys_changed
+        self._joining.take_over(before._joining)
         if before._stopped_at:
             self._on_signal(signal.SIGTERM, None)
 
@@ -482,6 +482,7 @@ class Replica:
                     self.transport.send(member, leave)
         self._cut_short = not self._ended
         self.feed.stop()
+        self._joining.close()
         self._last_alerts()
         self.desk.close()
         over = "failed" if self._reason else "ended"

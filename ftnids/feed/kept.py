@@ -85,6 +85,11 @@ class KeptIds(FifoIds):
         """Those of every IDS, and checkpoints that could not be taken or not be gone back to."""
         return {**super().counters(), "checkpoints_failed": self.failures}
 
+    @property
+    def criu_version(self) -> str:
+        """Of the CRIU that takes and restores images."""
+        return self._backend.version
+
     # -- asked for by another thread -------------------------------------------------------------------
 
     def hold(self) -> None:

@@ -100,6 +100,11 @@ class Manifest(_Strict):
         """Bytes of all files."""
         return sum(file.bytes for file in self.files)
 
+    @property
+    def pieces(self) -> int:
+        """In how many pieces they come."""
+        return sum(-(-file.bytes // IMAGE_CHUNK) for file in self.files)
+
     def encode(self) -> bytes:
         """As JSON."""
         return self.model_dump_json().encode()

@@ -125,6 +125,20 @@ def connection(start_us: int, client: str, port: int, request: workload.Request,
     yield from sent(there, here, ACK, b"", half)
 
 
+def spanning(number: int, start_us: int, end_us: int) -> Iterator[Timed]:
+    """An attack whose request comes in two segments, with all the time between them in which a replica may join."""
+    here = End(f"10.84.3.{1 + number % 250}", 10_000 + number, 1_000 * number, number)
+    there = End(SERVER, HTTP_PORT, 5_000 * number, number)
+    first, second = b"GET /cgi-bin/view?file=../../../../et", f"c/passwd&n={number} HTTP/1.1\r\nHost: {SERVER}\r\n\r\n"
+    yield start_us, segment(here, there, SYN)
+    yield start_us + 100, segment(there, here, SYN | ACK)
+    yield start_us + 200, segment(here, there, ACK)
+    yield start_us + 300, segment(here, there, ACK | PUSH, first)
+    yield start_us + 400, segment(there, here, ACK)
+    yield end_us, segment(here, there, ACK | PUSH, second.encode())
+    yield end_us + 100, segment(there, here, ACK)
+
+
 def datagram(source: str, source_port: int, target: str, target_port: int, number: int, data: bytes) -> bytes:
     """A UDP packet in its frame."""
     head = struct.pack(">HHHH", source_port, target_port, 8 + len(data), 0)
@@ -143,10 +157,12 @@ def lookup(start_us: int, client: str, port: int, number: int, name: str, rng: r
         yield from ((start_us + 30_000, asked), (start_us + 30_000 + delay, answered))
 
 
-def packets(seed: int, connections: int, lookups: int, seconds: float) -> Iterator[Timed]:
-    """The whole traffic in time order, spread over `seconds`."""
+def packets(
+    seed: int, connections: int, lookups: int, seconds: float, more: Iterable[Iterable[Timed]] = ()
+) -> Iterator[Timed]:
+    """The whole traffic in time order, spread over `seconds`, and `more` flows, each in time order."""
     rng = random.Random(f"generate {seed}")
-    flows: list[Iterable[Timed]] = []
+    flows: list[Iterable[Timed]] = list(more)
     for number, request in enumerate(workload.requests(seed, connections, attack_share=0.15)):
         client, start = f"10.84.1.{rng.randint(1, 250)}", int(rng.random() * seconds * 1e6)
         flows.append(sorted(connection(start, client, 20_000 + number % 40_000, request, rng)))
@@ -156,12 +172,19 @@ def packets(seed: int, connections: int, lookups: int, seconds: float) -> Iterat
     return heapq.merge(*flows)
 
 
-def write(path: Path, seed: int, connections: int = 400, lookups: int = 300, seconds: float = 5.0) -> int:
+def write(
+    path: Path,
+    seed: int,
+    connections: int = 400,
+    lookups: int = 300,
+    seconds: float = 5.0,
+    more: Iterable[Iterable[Timed]] = (),
+) -> int:
     """Write the capture file (classic pcap, microseconds, Ethernet) by `seed`; the number of packets."""
     count = 0
     with writing(path), private(path) as out:
         out.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, SNAPLEN, 1))
-        for time_us, packet in packets(seed, connections, lookups, seconds):
+        for time_us, packet in packets(seed, connections, lookups, seconds, more):
             whole, micros = divmod(EPOCH_US + time_us, 1_000_000)
             out.write(struct.pack("<IIII", whole, micros, len(packet), len(packet)) + packet)
             count += 1

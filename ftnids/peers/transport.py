@@ -197,6 +197,10 @@ class Transport:
         """Whether the way to `member` was open when `receive` looked last."""
         return self._links[member].connected
 
+    def speaks(self, member: int) -> int:
+        """The newest protocol version that `member` is known to speak, of those that are spoken here."""
+        return self._links[member].version
+
     def wake(self) -> None:
         """Let `receive` return; may be called from any thread, and does nothing once closed."""
         if not self._context.closed:

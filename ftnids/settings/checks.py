@@ -41,6 +41,7 @@ def crosschecked(config: Config) -> Iterator[tuple[Key, str]]:
     if sync.report_ms * 2 > sync.delay_ms:
         yield ("sync", "report_ms"), f" = {sync.report_ms}: at most half of sync.delay_ms = {sync.delay_ms}"
     yield from _check_mode(feed, config.replica.user)
+    yield from _check_state(feed, config.replica.user)
 
 
 def _check_mode(feed: Feed, user: str) -> Iterator[tuple[Key, str]]:
@@ -58,6 +59,21 @@ def _check_mode(feed: Feed, user: str) -> Iterator[tuple[Key, str]]:
             why = f'CRIU needs root, and the replica becomes replica.user = "{user}"'
         if why:
             yield ("feed", "checkpoint"), f' = "{feed.checkpoint}": {why}; use "pessimistic"'
+
+
+def _check_state(feed: Feed, user: str) -> Iterator[tuple[Key, str]]:
+    """An IDS whose state travels is one that CRIU can take an image of."""
+    why = ""
+    if feed.state == "cold":
+        return
+    if feed.ids == "none":
+        why = "there is no IDS whose state could travel"
+    elif user not in ("", "root"):
+        why = f'CRIU needs root, and the replica becomes replica.user = "{user}"'
+    elif feed.mode == "optimistic" and feed.checkpoint == "fork":
+        why = 'goes with feed.checkpoint = "criu": a Snort that reads the ring cannot be given away'
+    if why:
+        yield ("feed", "state"), f' = "transfer": {why}; use "cold"'
 
 
 def _check_members(config: Config) -> Iterator[tuple[Key, str]]:

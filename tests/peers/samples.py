@@ -53,6 +53,16 @@ def _decision() -> m.Decision:
     )
 
 
+def _handover() -> list[m.Message]:
+    return [
+        m.Ask(**COMMON, transfer=1 << 63, seq=1006, facts=b'{"ids":"suricata 7"}'),
+        m.Offer(**COMMON, transfer=1 << 63, manifest=b'{"seq":1007}'),
+        m.Chunk(**COMMON, transfer=1 << 63, number=300, data=bytes(range(20))),
+        m.Taken(**COMMON, transfer=1 << 63, chunks=301),
+        m.Refuse(**COMMON, transfer=1 << 63, again=True, reason="busy"),
+    ]
+
+
 def _coming_and_going(version: int) -> list[m.Message]:
     hashes, times = _array([1, 2, 1 << 63, 4], np.uint64), START_NS + 1000 * np.arange(4)
     return [
@@ -103,6 +113,7 @@ def samples(version: int) -> list[m.Message]:
         *_coming_and_going(version),
         m.Alert(**COMMON, number=2, acked=1, fed=1006, final=True, mute=True, records=b'[{"ftnids":{"id":"00"}}]'),
         m.Status(**COMMON, snapshot=b'{"name":"r1","state":"running"}'),
+        *(_handover() if version > 1 else []),
     ]  # fmt: skip
 
 

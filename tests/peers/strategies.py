@@ -232,6 +232,13 @@ MESSAGES: dict[m.Kind, st.SearchStrategy[Any]] = {
     ),
     m.Kind.STATUS: st.builds(m.Status, **common, snapshot=st.binary(max_size=100)),
     m.Kind.LEAVE: st.builds(m.Leave, **common, reason=text),
+    m.Kind.ASK: st.builds(m.Ask, **common, transfer=number, seq=number, facts=st.binary(max_size=100)),
+    m.Kind.OFFER: st.builds(m.Offer, **common, transfer=number, manifest=st.binary(max_size=100)),
+    m.Kind.CHUNK: st.builds(
+        m.Chunk, **common, transfer=number, number=st.integers(0, (1 << 32) - 1), data=st.binary(max_size=100)
+    ),
+    m.Kind.TAKEN: st.builds(m.Taken, **common, transfer=number, chunks=st.integers(0, (1 << 32) - 1)),
+    m.Kind.REFUSE: st.builds(m.Refuse, **common, transfer=number, again=st.booleans(), reason=text),
 }
 
 
