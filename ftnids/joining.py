@@ -53,6 +53,8 @@ class Joining:
         self.received = 0
         self.pause_ms = 0.0  # of the feed, for the newest image that was taken
         self._cold = self._ids is None  # do not ask for a state
+        self._asked_s = 0.0  # monotonic time of the first question
+        self._catches_up = False  # the IDS goes on from an image, and is behind
         self._done: deque[tuple[Future[Any], Callable[[Future[Any]], None]]] = deque()
         self._worker: ThreadPoolExecutor | None = None
         self._incoming: dict[int, Unpacker] = {}  # by transfer
@@ -91,6 +93,7 @@ class Joining:
             self._ids.begin(None)
             return
         self._ids.hold()
+        self._asked_s = time.monotonic()
         self.joiner.candidates = self._candidates()
         self.joiner.begin(seq, self._needs, time.monotonic_ns())
 
@@ -120,6 +123,10 @@ class Joining:
             self.joiner.filled(int(1000 * behind), now)
             self.joiner.tick(now)
         if self._ids is not None:
+            if self._catches_up and self._ids.position >= self._ring.stable:
+                self._catches_up = False
+                seconds = round(time.monotonic() - self._asked_s, 3)
+                self._log.info("state_live", seq=self._ids.position, seconds=seconds)
             self.donor.later = "it waits for a state itself" if self._ids.held else ""
             self.donor.present(self._engine.members)
             self.donor.tick(now)
@@ -255,6 +262,7 @@ class Joining:
 
         def restored(done: Future[int]) -> None:
             reason = _reason(done)
+            self._catches_up = not reason
             self.received += not reason
             self.joiner.restored(transfer, reason, time.monotonic_ns())
 

@@ -34,7 +34,7 @@ from ftnids.sync.actions import Note, Send
 from ftnids.sync.messages import Ask, Chunk, Offer, Refuse, Taken, View
 
 SECOND: Final = 1_000_000_000
-LEAST: Final = 2  # pieces on their way, however slow they are
+LEAST: Final = 4  # pieces on their way, however slow they are
 BUSY: Final = "it gives its state to another replica"
 RESTS: Final = "it has given its state away a moment ago"
 OVER: Final = "this transfer is over"
