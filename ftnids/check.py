@@ -22,6 +22,7 @@ from ftnids.config import Config
 from ftnids.core import Capture, segment
 from ftnids.doctor import Level, interface
 from ftnids.errors import CaptureError, ConfigError, FeedError, PeerError, RingError
+from ftnids.feed.criu import Criu
 from ftnids.peers import keys
 from snort_adapter.launchers import launcher
 
@@ -60,6 +61,7 @@ def faults(config: Config) -> Iterator[str]:
     yield from _address(config)
     yield from _ring(config)
     yield from _ids(config)
+    yield from _state(config)
     try:
         list(outlets.receivers(config))
     except ConfigError as error:
@@ -193,3 +195,12 @@ def _ids(config: Config) -> Iterator[str]:
 
 def _who() -> str:
     return f"user id {os.geteuid()}"
+
+
+def _state(config: Config) -> Iterator[str]:
+    """CRIU works here, if the state of an IDS is to travel; a start would go on without, and say so."""
+    if config.feed.state == "transfer":
+        try:
+            Criu().check()
+        except FeedError as error:
+            yield f'feed.state = "transfer": {error}; or use "cold"'

@@ -137,6 +137,11 @@ class Joining:
         """Whether the main loop is not to wait."""
         return self.donor.eager
 
+    @property
+    def waits(self) -> bool:
+        """Whether the IDS waits for a state: its silence says nothing."""
+        return self._ids is not None and self._ids.held
+
     def counters(self) -> dict[str, int]:
         """Of the status record."""
         failed = self.joiner.failures + self.donor.failures
@@ -144,10 +149,9 @@ class Joining:
 
     def facts(self) -> dict[str, str | int]:
         """What the status says of a transfer that is on its way, for its part about the IDS."""
-        joiner = self.joiner
-        if self._ids is None or not (joiner.active or self._ids.held):
+        if not (self.joiner.active or self.waits):
             return {}
-        return {"state": "waits", "image_bytes": joiner.bytes, "image_total": joiner.total}
+        return {"state": "waits", "image_bytes": self.joiner.bytes, "image_total": self.joiner.total}
 
     def close(self) -> None:
         """End all transfers, and leave nothing of them; the feed has been stopped."""

@@ -184,7 +184,8 @@ STATE_REST_S: Final = 2.0  # between two images that a replica takes for others:
 STATE_SILENCE_S: Final = 10.0  # without a word from the other side of a transfer; then it is over
 STATE_WINDOW: Final = 16  # pieces of an image on their way, or not written yet; no more are sent
 STATE_TURN: Final = 4  # pieces sent in one turn of the main loop
-STATE_DELAY_S: Final = 0.05  # a piece that is acknowledged later halves what is on its way: other messages wait behind
+STATE_DELAY_S: Final = 0.05  # a piece that takes so much longer than the fastest halves what is on its way: other
+# messages wait behind it
 STATE_READ: Final = 32  # pieces that a donor has read and that are not acknowledged
 KEEPER_S: Final = 10.0  # for the keeper of an IDS's namespaces to answer; then there is none, and the IDS starts cold
 KEEPER_STATUSES: Final = 64  # exit statuses in an IDS's namespaces that nobody has asked for; the oldest go

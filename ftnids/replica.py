@@ -312,7 +312,7 @@ class Replica:
         if now - self._status_at >= STATUS_S:
             self._status_at = now
             if self.ids is not None:
-                self.desk.muted(self.ids.log_fails())
+                self.desk.muted(self.ids.log_fails() or self._joining.waits)
             self._monitor.put(self._snapshot(""))
 
     def _alerts(self) -> None:

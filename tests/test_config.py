@@ -147,6 +147,44 @@ def test_every_mistake_is_named(key: str, line: str, problem: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ({"feed__ids": 'ids = "suricata"'}, None),
+        (
+            {
+                "feed__ids": 'ids = "snort"',
+                "feed__mode": 'mode = "optimistic"',
+                "feed__checkpoint": 'checkpoint = "criu"',
+            },
+            None,
+        ),
+        ({}, "there is no IDS whose state could travel"),
+        (
+            {"feed__ids": 'ids = "snort"', "replica__user": 'user = "daemon"'},
+            'CRIU needs root, and the replica becomes replica.user = "daemon"',
+        ),
+        (
+            {
+                "feed__ids": 'ids = "snort"',
+                "feed__mode": 'mode = "optimistic"',
+                "feed__checkpoint": 'checkpoint = "fork"',
+            },
+            'goes with feed.checkpoint = "criu"',
+        ),
+    ],
+)
+def test_a_state_that_travels_is_one_of_an_ids_that_criu_reaches(lines: dict[str, str], problem: str | None) -> None:
+    text = changed(**lines, feed__state='state = "transfer"')
+    if problem is None:
+        assert config.parse_text(text, EXAMPLE).feed.state == "transfer"
+        return
+    with pytest.raises(ConfigError) as raised:
+        config.parse_text(text, EXAMPLE)
+    assert f'feed.state = "transfer": {problem}' in str(raised.value)
+    assert '; use "cold"' in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("ids", "checkpoint", "problem"),
     [
         ("suricata", "fork", 'feed.checkpoint = "fork": goes with feed.ids = "snort"'),

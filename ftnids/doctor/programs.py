@@ -20,7 +20,7 @@ _WHY_IDS: Final = {
     "suricata": "a replica with feed.ids = suricata feeds it the agreed stream",
     "snort": "a replica with feed.ids = snort feeds it the agreed stream",
 }
-_WHY_CRIU: Final = "checkpoints of the IDS, for the optimistic mode"
+_WHY_CRIU: Final = "checkpoints of the IDS for the optimistic mode, and its state for a replica that joins"
 
 
 def python() -> Finding:

@@ -9,9 +9,9 @@ Theory of operation
 One joiner at a time; another one is told to ask again.  The IDS pauses while its image is taken, not while it is sent.
 
 Pieces must not hold up the hashes and heartbeats of the same connection, which wait behind them in its queue.  So
-few are on their way at once: one more for each that is acknowledged within STATE_DELAY_S, half as many where one
-takes longer, at most STATE_WINDOW; and of those at most STATE_TURN leave in one turn of the main loop.  Pieces that
-are not acknowledged for STATE_ASK_S are sent again, from the first one that is missing.
+few are on their way at once: one more for each that is acknowledged within STATE_DELAY_S of the fastest, half as many
+where one takes longer, at most STATE_WINDOW; and of those at most STATE_TURN leave in one turn of the main loop.
+Pieces that are not acknowledged for STATE_ASK_S are sent again, from the first one that is missing.
 Times are int ns of any clock that does not step.
 """
 
@@ -66,6 +66,7 @@ class Donor:
         self._began_ns: int | None = None  # the newest transfer
         self._next = self._highest = 0  # the piece that is sent next; those below `_highest` were sent before
         self._window, self._calm = LEAST, 0
+        self._fastest_ns = 0  # from a piece to its acknowledgement
         self._read: dict[int, bytes] = {}  # pieces from `acked` on
         self._asked = 0  # of the image, pieces that were asked for
         self._sent_ns: dict[int, int] = {}
@@ -173,7 +174,7 @@ class Donor:
         self.phase, self.joiner, self.transfer = Phase.PREPARING, message.sender, message.transfer
         self._heard_ns = self._began_ns = now_ns
         self.acked = self.pieces = self._next = self._highest = self._asked = self._calm = 0
-        self._window, self._manifest = LEAST, b""
+        self._window, self._manifest, self._fastest_ns = LEAST, b"", int(STATE_SILENCE_S * SECOND)
         self._read, self._sent_ns = {}, {}
         self._out.append(Note("info", "state_wanted", {"member": self.joiner, "seq": message.seq}))
         self._out.append(Prepare(self.transfer, message.seq, message.facts))
@@ -205,7 +206,8 @@ class Donor:
 
     def _pace(self, took_ns: int, chunks: int) -> None:
         """One more on its way, or half as many, at most once for all that were on their way then."""
-        if took_ns <= STATE_DELAY_S * SECOND:
+        self._fastest_ns = min(self._fastest_ns, took_ns)
+        if took_ns - self._fastest_ns <= STATE_DELAY_S * SECOND:
             self._window = min(self._window + 1, STATE_WINDOW)
         elif chunks > self._calm:
             self._window, self._calm = max(self._window // 2, LEAST), self._next

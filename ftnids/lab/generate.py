@@ -136,7 +136,11 @@ def spanning(number: int, start_us: int, end_us: int) -> Iterator[Timed]:
     yield start_us + 300, segment(here, there, ACK | PUSH, first)
     yield start_us + 400, segment(there, here, ACK)
     yield end_us, segment(here, there, ACK | PUSH, second.encode())
-    yield end_us + 100, segment(there, here, ACK)
+    yield end_us + 100, segment(there, here, ACK | PUSH, response_to(workload.Request("/missing.html")))
+    yield end_us + 200, segment(here, there, ACK)
+    yield end_us + 300, segment(there, here, FIN | ACK)
+    yield end_us + 400, segment(here, there, FIN | ACK)
+    yield end_us + 500, segment(there, here, ACK)
 
 
 def datagram(source: str, source_port: int, target: str, target_port: int, number: int, data: bytes) -> bytes:

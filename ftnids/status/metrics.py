@@ -35,6 +35,9 @@ COUNTERS: Final = {  # metric: counter of the replica, what it counts
     "ftnids_clamped_timestamps": ("clamped", "Agreed timestamps raised so that time does not run backwards."),
     "ftnids_checkpoints": ("checkpoints", "Checkpoints taken of this replica's IDS."),
     "ftnids_rollbacks": ("rollbacks", "Times this replica's IDS was set back to a checkpoint."),
+    "ftnids_states_received": ("states_received", "Times that this replica's IDS began with another one's state."),
+    "ftnids_states_sent": ("states_sent", "Images of this replica's IDS that another replica got."),
+    "ftnids_states_failed": ("states_failed", "Transfers of an IDS's state that came to nothing."),
     "ftnids_ids_alerts": ("alerts", "Alerts that this replica's IDS raised."),
 }
 IDS_COUNTERS: Final = {

@@ -74,12 +74,14 @@ def test_attacks_that_span_a_join_are_seen(
         counters = {name: stage.status(name)["counters"] for name in options.names}
         assert (counters["r0"]["states_sent"], counters["r1"]["states_received"]) == (1, 1)
         assert sum(counters[name]["states_failed"] for name in options.names) == 0
-        since = max(life.first for life in told)  # all had come back
+        log = list(lives.events(stage.places.replica("r1") / "replica.log"))
+        (begun,) = (one for one in log if one.get("event") == "IDS goes on from an image")
+        assert begun["run"] == 1
+        (live,) = (one for one in log if one.get("event") == "state_live")
+        since = max([live["seq"], *(life.first for life in told if life.views)])  # all had come back
         raised = seen(stage, since)
         assert raised == {("r0", "r1"): raised.total()}, "with the state of another IDS alone"
         assert raised.total() > 10
-        begun = [one for one in lives.events(stage.places.replica("r1") / "replica.log") if "event" in one]
-        assert [one["run"] for one in begun if one["event"] == "IDS goes on from an image"] == [1]
         assert not any(alert["ftnids"].get("cold") for alert in summary.read_alerts(output(stage, "r0")))
         left = [
             path.name
