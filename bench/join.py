@@ -99,8 +99,8 @@ def join(stage: Stage, joiner: Log, donor: Log) -> Join:
     )
 
 
-def run(ids: str, joins: int, rate: int, folder: Path) -> tuple[list[Join], int, float]:
-    """So many joins of one IDS; those that began cold, and r0's p99 of the delay, ms."""
+def run(ids: str, joins: int, rate: int, folder: Path) -> tuple[list[Join], int]:
+    """So many joins of one IDS, and how many began cold."""
     path = folder / "traffic.pcap"
     seconds = (joins + 1) * JOIN_S
     if not path.exists():
@@ -126,12 +126,11 @@ def run(ids: str, joins: int, rate: int, folder: Path) -> tuple[list[Join], int,
                 if "began cold" not in str(error):
                     break
             stage.agree(rate // 2, "r0")
-        delay = float(stage.status("r0")["counters"]["delay_p99_ms"])
         stage.finish(early=True)
-    return found, failed, delay
+    return found, failed
 
 
-def add(results: Results, what: str, found: list[Join], failed: int, delay: float, goals: tuple[str, str]) -> None:
+def add(results: Results, what: str, found: list[Join], failed: int, goals: tuple[str, str]) -> None:
     """The rows of one IDS: medians, and the worst where there is a goal for others."""
     middle = {name: statistics.median(getattr(one, name) for one in found) for name in Join.__dataclass_fields__}
     live, pause = goals if all(goals) else (None, None)
@@ -144,7 +143,6 @@ def add(results: Results, what: str, found: list[Join], failed: int, delay: floa
     results.add(Row(f"{what}: pause, longest", max(one.pause_ms for one in found), "ms"))
     results.add(Row(f"{what}: started", middle["started_s"], "s"))
     results.add(Row(f"{what}: image", middle["megabytes"], "MB"))
-    results.add(Row(f"{what}: delay of r0, p99", delay, "ms"))
     results.add(Row(f"{what}: joins that failed", failed, "joins", goal="== 0"))
 
 
@@ -171,10 +169,10 @@ def main(arguments: list[str]) -> int:
         with tempfile.TemporaryDirectory(prefix="ftnids-bench-", dir="/dev/shm") as folder:
             try:
                 what = f"{name} {launcher(name).version}"
-                found, failed, delay = run(name, joins, asked.rate, Path(folder))
+                found, failed = run(name, joins, asked.rate, Path(folder))
             except FtnidsError as error:
                 print(f"join: {error}", file=sys.stderr)
                 continue
         if found:
-            add(results, what, found, failed, delay, GOALS.get(name, ("", "")))
+            add(results, what, found, failed, GOALS.get(name, ("", "")))
     return results.finish() if results.rows else SKIPPED

@@ -182,11 +182,11 @@ STATE_ASK_S: Final = 0.5  # between two messages of a transfer that are not answ
 STATE_BUSY_S: Final = 1.0  # before a replica that gives its state to another one is asked again
 STATE_REST_S: Final = 2.0  # between two images that a replica takes for others: its feed pauses for each
 STATE_SILENCE_S: Final = 10.0  # without a word from the other side of a transfer; then it is over
-STATE_WINDOW: Final = 16  # pieces of an image on their way, or not written yet; no more are sent
+STATE_WINDOW: Final = 32  # pieces of an image on their way, or not written yet; no more are sent
 STATE_TURN: Final = 4  # pieces sent in one turn of the main loop
-STATE_DELAY_S: Final = 0.05  # a piece that takes so much longer than the fastest halves what is on its way: other
+STATE_DELAY_S: Final = 0.03  # a piece that takes so much longer than the fastest halves what is on its way: other
 # messages wait behind it
-STATE_READ: Final = 32  # pieces that a donor has read and that are not acknowledged
+STATE_READ: Final = 64  # pieces that a donor has read and that are not acknowledged
 KEEPER_S: Final = 10.0  # for the keeper of an IDS's namespaces to answer; then there is none, and the IDS starts cold
 KEEPER_STATUSES: Final = 64  # exit statuses in an IDS's namespaces that nobody has asked for; the oldest go
 

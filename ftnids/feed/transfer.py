@@ -30,6 +30,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ftnids.feed.checkpoint import CheckpointError
+from ftnids.feed.elf import digest_of, identity_of
 from ftnids.feed.images import CRIU_FILES, Image
 from ftnids.limits import (
     IMAGE_CHUNK,
@@ -69,7 +70,7 @@ class Facts(_Strict):
     criu: _Text
     machine: _Text
     cpu: _Text  # digest of what the processor can do
-    mapped: dict[_Path, _Digest] = Field(max_length=MAX_IMAGE_MAPPED)  # SHA-256 of programs and libraries, by path
+    mapped: dict[_Path, _Digest] = Field(max_length=MAX_IMAGE_MAPPED)  # what identifies programs and libraries, by path
 
 
 class File(_Strict):
@@ -139,7 +140,7 @@ def facts(ids: str, ids_digest: str, criu: str, pid: int) -> Facts:
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and fields[5].startswith("/") and "x" in fields[1] and fields[5] not in mapped:
-            mapped[fields[5]] = digest_of(Path(f"/proc/{pid}/root{fields[5]}"))
+            mapped[fields[5]] = identity_of(Path(f"/proc/{pid}/root{fields[5]}"))
     machine, cpu = platform.machine(), cpu_digest()
     try:
         return Facts(ids=ids, ids_digest=ids_digest, criu=criu, machine=machine, cpu=cpu, mapped=mapped)
@@ -175,7 +176,7 @@ def differences(theirs: Facts, ids: str, ids_digest: str, criu: str) -> list[str
         found.append("IDS: another configuration or other rules")
     if theirs.cpu != cpu_digest():
         found.append("processor: other features")
-    found += [f"{path}: another file" for path, digest in theirs.mapped.items() if digest_of(Path(path)) != digest]
+    found += [f"{path}: another file" for path, digest in theirs.mapped.items() if identity_of(Path(path)) != digest]
     return found
 
 
@@ -322,22 +323,6 @@ class Unpacker:
                 self._fd = -1
             _must(self._digest.hexdigest() == file.sha256, f"{file.name}: wrong digest")
             self._place, self._at, self._digest = self._place + 1, 0, hashlib.sha256()
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a regular file with content; "" where there is none to read, or one too large for a program."""
-    digest = hashlib.sha256()
-    try:
-        left = path.stat().st_size if path.is_file() else 0
-        if not 0 < left <= MAX_IMAGE_BYTES:
-            return ""
-        with path.open("rb") as file:
-            while left and (data := file.read(min(left, IMAGE_CHUNK))):
-                digest.update(data)
-                left -= len(data)
-    except OSError:
-        return ""
-    return "" if left else digest.hexdigest()
 
 
 def cpu_digest() -> str:
