@@ -187,7 +187,8 @@ class Joining:
             case Check():
                 self._check(action.offer)
             case Write():
-                self._work(lambda: self._taken(action), lambda done: self._wrote(action.transfer, done))
+                # The next piece wakes the main loop soon enough; a turn for each that is written would cost more.
+                self._work(lambda: self._taken(action), lambda done: self._wrote(action.transfer, done), wake=False)
             case Restore():
                 unpacker = self._incoming[action.transfer]
                 self._work(unpacker.image, lambda done: self._restore(action.transfer, unpacker.manifest, done))
@@ -205,16 +206,17 @@ class Joining:
             case Drop():
                 self._drop()
 
-    def _work(self, job: Callable[[], _T], then: Callable[[Future[_T]], None]) -> None:
-        """Have the thread do `job`, and the main loop `then`."""
+    def _work(self, job: Callable[[], _T], then: Callable[[Future[_T]], None], *, wake: bool = True) -> None:
+        """Have the thread do `job`, and the main loop `then`: at once, or without `wake` when it looks around."""
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, "state")
-        self._watch(self._worker.submit(job), then)
+        self._watch(self._worker.submit(job), then, wake=wake)
 
-    def _watch(self, future: Future[_T], then: Callable[[Future[_T]], None]) -> None:
+    def _watch(self, future: Future[_T], then: Callable[[Future[_T]], None], *, wake: bool = True) -> None:
         def done(future: Future[_T]) -> None:
             self._done.append((future, then))
-            self._transport.wake()
+            if wake:
+                self._transport.wake()
 
         future.add_done_callback(done)
 

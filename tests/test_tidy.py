@@ -34,6 +34,7 @@ ROOMS: Final[dict[str, set[str]]] = {
     "ftnids/sync": {"ftnids.core.aligner"},
     "ftnids/peers": {"ftnids.sync.messages"},
     "ftnids/feed": {"ftnids.core", "snort_adapter.launchers"},
+    "ftnids/handover": {"ftnids.sync.messages", "ftnids.sync.actions"},
     "ftnids/alerts": {"ftnids.sync.messages"},
     "ftnids/status": {"ftnids.sync.messages"},
     "ftnids/doctor": {
@@ -129,9 +130,9 @@ def test_no_private_paths() -> None:
     assert not found, f"paths or hosts of one machine: {found}"
 
 
-def test_sync_does_no_io() -> None:
+def test_sync_and_handover_do_no_io() -> None:
     found = []
-    for path, tree in modules(PACKAGE / "sync"):
+    for path, tree in (*modules(PACKAGE / "sync"), *modules(PACKAGE / "handover")):
         found += [f"{name(path, line)} {what}" for line, what in imported(tree) if what.split(".")[0] in IO_MODULES]
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IO_CALLS:
