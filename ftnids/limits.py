@@ -160,7 +160,7 @@ CRIU_DUMP_S: Final = 20.0  # for CRIU to write an image of an IDS; then it is ki
 CRIU_RESTORE_S: Final = 20.0  # for CRIU to restore an IDS; then it is killed, and the IDS starts cold
 CRIU_PIDS: Final = 1_000  # pids between those of an IDS and those that CRIU's own processes get
 IMAGES: Final = 2  # checkpoints of an IDS on disk; the oldest goes before a new one is made
-IMAGE_CHUNK: Final = 1 << 17  # bytes of an image in one piece
+IMAGE_CHUNK: Final = 1 << 18  # bytes of an image in one piece
 MAX_STATE_CHUNK: Final = IMAGE_CHUNK + 64  # such a piece with its head
 MAX_IMAGE_BYTES: Final = 4 << 30  # of an image for another replica; of a larger one it starts cold
 MAX_IMAGE_FILES: Final = 1_024  # in an image, and arguments of its IDS
@@ -182,11 +182,11 @@ STATE_ASK_S: Final = 0.5  # between two messages of a transfer that are not answ
 STATE_BUSY_S: Final = 1.0  # before a replica that gives its state to another one is asked again
 STATE_REST_S: Final = 2.0  # between two images that a replica takes for others: its feed pauses for each
 STATE_SILENCE_S: Final = 10.0  # without a word from the other side of a transfer; then it is over
-STATE_WINDOW: Final = 32  # pieces of an image on their way, or not written yet; no more are sent
-STATE_TURN: Final = 4  # pieces sent in one turn of the main loop
+STATE_WINDOW: Final = 16  # pieces of an image on their way, or not written yet; no more are sent
+STATE_TURN: Final = 2  # pieces sent in one turn of the main loop
 STATE_DELAY_S: Final = 0.03  # a piece that takes so much longer than the fastest halves what is on its way: other
 # messages wait behind it
-STATE_READ: Final = 64  # pieces that a donor has read and that are not acknowledged
+STATE_READ: Final = 32  # pieces that a donor has read and that are not acknowledged
 KEEPER_S: Final = 10.0  # for the keeper of an IDS's namespaces to answer; then there is none, and the IDS starts cold
 KEEPER_STATUSES: Final = 64  # exit statuses in an IDS's namespaces that nobody has asked for; the oldest go
 

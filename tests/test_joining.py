@@ -26,7 +26,7 @@ from ftnids.joining import Joining
 from ftnids.sync.messages import Chunk, Heartbeat, Message, Refuse, View
 from tests.two import two
 
-CONTENT = {"core-10.img": b"c" * 300, "empty.img": b"", "pages-1.img": os.urandom(80 * limits.IMAGE_CHUNK + 5)}
+CONTENT = {"core-10.img": b"c" * 300, "empty.img": b"", "pages-1.img": os.urandom(40 * limits.IMAGE_CHUNK + 5)}
 FIRST = 500
 WAIT_S = 30
 

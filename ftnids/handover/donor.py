@@ -34,7 +34,7 @@ from ftnids.sync.actions import Note, Send
 from ftnids.sync.messages import Ask, Chunk, Offer, Refuse, Taken, View
 
 SECOND: Final = 1_000_000_000
-LEAST: Final = 4  # pieces on their way, however slow they are
+LEAST: Final = 2  # pieces on their way, however slow they are
 BUSY: Final = "it gives its state to another replica"
 RESTS: Final = "it has given its state away a moment ago"
 OVER: Final = "this transfer is over"
@@ -70,6 +70,7 @@ class Donor:
         self._read: dict[int, bytes] = {}  # pieces from `acked` on
         self._asked = 0  # of the image, pieces that were asked for
         self._sent_ns: dict[int, int] = {}
+        self._again = 0  # pieces that were sent again
         self._out: list[Action] = []
 
     def actions(self) -> list[Action]:
@@ -137,6 +138,8 @@ class Donor:
                 self._acked_ns = now_ns
             if self._next >= self._highest:
                 self._sent_ns[self._next] = now_ns
+            else:
+                self._again += 1
             chunk = Chunk(*self._head, self.transfer, self._next, self._read[self._next])
             self._out.append(Send(self.joiner, chunk))
             self._next += 1
@@ -173,7 +176,7 @@ class Donor:
             self._end(f"member {self.joiner} asks anew", tell=False)
         self.phase, self.joiner, self.transfer = Phase.PREPARING, message.sender, message.transfer
         self._heard_ns = self._began_ns = now_ns
-        self.acked = self.pieces = self._next = self._highest = self._asked = self._calm = 0
+        self.acked = self.pieces = self._next = self._highest = self._asked = self._calm = self._again = 0
         self._window, self._manifest, self._fastest_ns = LEAST, b"", int(STATE_SILENCE_S * SECOND)
         self._read, self._sent_ns = {}, {}
         self._out.append(Note("info", "state_wanted", {"member": self.joiner, "seq": message.seq}))
@@ -200,7 +203,8 @@ class Donor:
         if self.acked == self.pieces:
             assert self._began_ns is not None
             took = round((now_ns - self._began_ns) / SECOND, 3)
-            self._out.append(Note("info", "state_sent", {"member": self.joiner, "seconds": took}))
+            facts: dict[str, object] = {"member": self.joiner, "seconds": took, "pieces": self.pieces}
+            self._out.append(Note("info", "state_sent", facts | {"again": self._again, "window": self._window}))
             self.sent += 1
             self._release()
 
