@@ -12,7 +12,7 @@ gets an image of the IDS of r0 over the sync network, with CURVE.
 Needs root, CRIU and an IDS; images are in shared memory.  All runs on one machine: the way between the replicas is
 fast, and both compete for the processor.
 
-options: --joins N (10), --rate R packets/s (1000), --quick (3 joins)
+options: --joins N (6), --rate R packets/s (1000), --quick (3 joins)
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def add(results: Results, what: str, found: list[Join], failed: int, goals: tupl
 def main(arguments: list[str]) -> int:
     """Print the table and write join.json; 0 when the goals are met."""
     parser = argparse.ArgumentParser(prog="python -m bench join", description=__doc__)
-    parser.add_argument("--joins", type=int, default=10)
+    parser.add_argument("--joins", type=int, default=6)
     parser.add_argument("--rate", type=int, default=1_000)
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args(arguments)

@@ -182,7 +182,7 @@ STATE_ASK_S: Final = 0.5  # between two messages of a transfer that are not answ
 STATE_BUSY_S: Final = 1.0  # before a replica that gives its state to another one is asked again
 STATE_REST_S: Final = 2.0  # between two images that a replica takes for others: its feed pauses for each
 STATE_SILENCE_S: Final = 10.0  # without a word from the other side of a transfer; then it is over
-STATE_WINDOW: Final = 16  # pieces of an image on their way, or not written yet; no more are sent
+STATE_WINDOW: Final = 16  # pieces of an image on their way, and as many not written yet; no more are sent
 STATE_TURN: Final = 2  # pieces sent in one turn of the main loop
 STATE_DELAY_S: Final = 0.03  # a piece that takes so much longer than the fastest halves what is on its way: other
 # messages wait behind it

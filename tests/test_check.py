@@ -198,6 +198,16 @@ def test_an_ids_that_is_tried_leaves_nothing(folder: Path, needs_suricata: Path)
     assert sorted(folder.rglob("*")) == before
 
 
+def test_a_state_that_cannot_travel_is_told(
+    folder: Path, needs_suricata: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(folder, "[feed]", '[feed]\nids = "suricata"\nstate = "transfer"')
+    monkeypatch.setenv("FTNIDS_CRIU", str(folder / "none"))
+    (found,) = faults(folder)
+    assert found.startswith(f'feed.state = "transfer": no program {folder / "none"} to run; ')
+    assert found.endswith('; or use "cold"')
+
+
 def test_a_missing_secret_that_may_be_missing_is_a_warning(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     change(folder, 'secret_file = "keys/cluster.secret"\n', "")
     gone(folder)

@@ -14,7 +14,8 @@ end the wait.  Whatever happens ends in exactly one `Restore` that succeeds or o
 
 Each try has a number of its own, drawn at random, so that nothing of an earlier one is taken for a later one's.
 Pieces come in order; one that is missing is sent again, because TAKEN says how many are here.  TAKEN is said when a
-piece comes, not when it is on disk, but no more than STATE_WINDOW are ever held in memory.
+piece comes, not when it is on disk, but not while STATE_WINDOW wait to be written: as many may be on their way then, so
+that twice as many may have to be held in memory, and no more are.
 Times are int ns of any clock that does not step.
 """
 
@@ -69,7 +70,7 @@ class Joiner:
         self._refused: dict[int, str] = {}  # for good, and why
         self._busy: dict[int, int] = {}  # when each may be asked again
         self._why = ""  # of the last failure
-        self._pieces = self._taken = self._written = self._quarter = 0
+        self._pieces = self._taken = self._told = self._written = self._quarter = 0
         self._out: list[Action] = []
 
     @property
@@ -129,10 +130,9 @@ class Joiner:
         if reason:
             self._failed(reason, now_ns)
             return
-        full = self._taken - self._written >= STATE_WINDOW
         self._written += 1
         self.bytes = count
-        if full:
+        if self._taken - self._written == STATE_WINDOW - 1:  # there is room again
             self._say_taken(now_ns)
         self._complete()
 
@@ -187,7 +187,7 @@ class Joiner:
         if ready:
             self.donor, self.transfer = ready[0], self._draw()
             self.phase, self._tried_ns, self._heard_ns = Phase.ASKING, now_ns, now_ns
-            self.bytes = self.total = self._pieces = self._taken = self._written = self._quarter = 0
+            self.bytes = self.total = self._pieces = self._taken = self._told = self._written = self._quarter = 0
             self._ask(now_ns)
         elif not left and (self.candidates or now_ns - self._began_ns > STATE_BUSY_S * SECOND):
             said = [f"member {member}: {why}" for member, why in self._refused.items()]
@@ -216,7 +216,7 @@ class Joiner:
     def _chunk(self, message: Chunk, now_ns: int) -> None:
         if self.phase is not Phase.RECEIVING:
             return
-        room = self._taken - self._written < STATE_WINDOW
+        room = self._taken - self._written < 2 * STATE_WINDOW
         if message.number == self._taken < self._pieces and room:
             self._taken += 1
             self._out.append(Write(self.transfer, message.data))
@@ -225,7 +225,9 @@ class Joiner:
 
     def _say_taken(self, now_ns: int) -> None:
         self._said_ns = now_ns
-        self._send(self.donor, Taken(*self._head, self.transfer, self._taken))
+        if self._taken - self._written < STATE_WINDOW:
+            self._told = self._taken
+        self._send(self.donor, Taken(*self._head, self.transfer, self._told))
 
     def _complete(self) -> None:
         quarter = QUARTERS * self._written // self._pieces if self._pieces else QUARTERS

@@ -77,12 +77,14 @@ class World:
 class Replica:
     """Both ends of one replica, its disk and its IDS.
 
-    `image`: what it gives, in pieces; `broken`: what goes wrong here, and why it is said to.
+    `image`: what it gives, in pieces; `slow`: how long its disk takes for one; `broken`: what goes wrong here, and why
+    it is said to.
     """
 
     world: World
     me: int
     image: int = 40
+    slow: int = 2 * MS
     broken: dict[str, str] = field(default_factory=dict)
     disk: dict[int, list[bytes]] = field(default_factory=dict)  # by transfer: pieces that came
     taken: set[int] = field(default_factory=set)  # transfers for which an image lies here
@@ -139,7 +141,9 @@ class Replica:
             case Write(transfer, data):
                 self._waiting += 1
                 self.most_written = max(self.most_written, self._waiting)
-                self._disk_free = max(self._disk_free, world.now) + world.rng.randint(0, 2 * MS)  # one after the other
+                self._disk_free = max(self._disk_free, world.now) + world.rng.randint(
+                    0, self.slow
+                )  # one after the other
                 after(self._disk_free - world.now, lambda: self.wrote(transfer, data))
             case Restore(transfer):
                 after(20 * MS, lambda: self.restored(transfer))
