@@ -281,6 +281,7 @@ class Replica:
         self._captured_before = start.position  # not in the agreed stream
         self._log.info("view", **self._view_facts(start), captured_before=start.position)
         self.desk.start(start.view.coordinator, start.members, time.monotonic_ns())
+        self.desk.muted(self._joining.waits)
         if self.config.capture.from_start:
             self.thread.start()
         elif start.position > self.ring.tail:
