@@ -277,7 +277,7 @@ class Replica:
     def _start(self, start: Start) -> None:
         self.feed.start_at(start.seq)
         self._joining.start(start.seq)
-        self._share(start.members)
+        self.capture.set_share(start.members.index(self.me), len(start.members))
         self._captured_before = start.position  # not in the agreed stream
         self._log.info("view", **self._view_facts(start), captured_before=start.position)
         self.desk.start(start.view.coordinator, start.members, time.monotonic_ns())
@@ -287,12 +287,8 @@ class Replica:
         elif start.position > self.ring.tail:
             self.ring.free_captured(start.position)
 
-    def _share(self, members: tuple[int, ...]) -> None:
-        """Rings that fill are shared among the view's members."""
-        self.capture.set_share(members.index(self.me), len(members))
-
     def _changed(self, change: Change) -> None:
-        self._share(change.members)
+        self.capture.set_share(change.members.index(self.me), len(change.members))
         self._log.warning("view_changed", **self._view_facts(change))
         self.desk.start(change.view.coordinator, change.members, time.monotonic_ns(), change.left)
 
