@@ -28,13 +28,11 @@ import numpy as np
 
 from ftnids import __version__, affinity, core, limits, log, monitor, notes, outlets, privileges, protocol, rekey
 from ftnids.ahead import Ahead
-from ftnids.alerts.identity import END_OF_FLOW, Identifier
-from ftnids.alerts.readers import Record
 from ftnids.alerts.recent import Recent
 from ftnids.capture import CaptureThread, open_capture
 from ftnids.config import Config
 from ftnids.core import Capture, PacketBatch, Ring
-from ftnids.feed import Ids
+from ftnids.ids_logs import IdsLogs
 from ftnids.peers.transport import Transport
 from ftnids.service import Service
 from ftnids.status import snapshot
@@ -90,7 +88,6 @@ class Replica:
         self._seqs = np.empty(0, np.int64)  # ... and seq
         self._status_at = self._alerts_at = self._waited_s = 0.0
         self._delay = DelayMeter()
-        self._identifiers: dict[int, Identifier] = {}  # by run of the IDS
         self._limiter = log.Limiter()
         with ExitStack() as undo:
             self._open(undo, capture)
@@ -133,12 +130,17 @@ class Replica:
         settings = protocol.settings(config, self.incarnation, self.capture.linktype, self.ring.agreed_slots)
         self.engine = Engine(settings, self.ring, self._now_ns())
         self.feed, self.ids, self._hashes = outlets.make_feed(config, self.ring)
-        self._ahead = Ahead(self.engine, self.ring, self.me) if self.ids is not None and self.ids.ahead else None
+        ahead = self.ids is not None and self.ids.ahead
+        self._ahead = Ahead(self.engine, self.ring, self.me) if ahead else None
+        wake = self.transport.wake if config.alerts.provisional else None
+        self._logs = IdsLogs(self.name, self.ids, wake) if self.ids is not None else None
         recent = Recent()
         self.desk = outlets.make_desk(config, self._header, recent)
         self._monitor = monitor.Monitor(config, self.transport, self._header, recent)
         undo.callback(self._monitor.abandon)
-        self.thread = CaptureThread(self.capture, self.ring, wake=self.transport.wake, cpus=config.capture.cpus)
+        prompt = ahead and config.alerts.provisional
+        wakes = self.transport.wake
+        self.thread = CaptureThread(self.capture, self.ring, wakes, cpus=config.capture.cpus, prompt=prompt)
 
     # -- the loop -----------------------------------------------------------------------------------
 
@@ -199,6 +201,8 @@ class Replica:
             self._carry_out()
         if self._ahead is not None:
             self._ahead.look()
+        if self._logs is not None and self._logs.news and self.desk.guesses:
+            self.desk.guessed(*self._logs.look_ahead(), time.monotonic_ns())
         self._look_after(time.monotonic())
 
     def _receive(self, message: Message) -> None:
@@ -322,9 +326,11 @@ class Replica:
         if self.desk.full:  # the IDS's log waits on disk, and what this IDS was fed is not told before it is read
             hint = "the coordinator takes no alerts: see its log, and the disk that its outputs are on"
             self._limiter.log(self._log, "warning", "alerts", "alerts_wait", hint=hint)
-        elif self.ids is not None:
+        elif self.ids is not None and self._logs is not None:
             fed = self.ids.position
-            self.desk.raised(self._read_ids(self.ids), now)
+            self.desk.raised(self._logs.read(self.engine.view.number, cut_short=self._cut_short), now)
+            if self.desk.guesses:
+                self.desk.guessed(*self._logs.look_ahead(), now)
             ended = self.ids.ended and not self.ids.runs  # in this order: then no run comes any more, and all are read
         if not self.desk.full:
             self.desk.progress(fed, final=self.ring.ended and ended)
@@ -339,33 +345,6 @@ class Replica:
         self._alerts()
         while self.ids is not None and self.ids.runs and not self.desk.full and time.monotonic() < until:
             self._alerts()
-
-    def _read_ids(self, ids: Ids) -> list[Record]:
-        """What every run of the IDS has logged since the last time, alerts with their ids."""
-        records: list[Record] = []
-        for run in list(ids.runs):
-            ended = run.ended
-            identifier = self._identifiers.get(run.number)
-            if identifier is None and (run.base_us or ended):
-                identifier = Identifier(self.name, run.base_seq, run.base_us, voids=run.voids)
-                self._identifiers[run.number] = identifier
-            if identifier is None:
-                continue
-            identifier.view = self.engine.view.number
-            ids.bound(run)
-            logged = run.reader.poll()
-            ids.note()
-            done = ended and not logged
-            if done:
-                logged = run.reader.poll(final=True)  # a last line without its end
-            if self._cut_short:  # an IDS that is stopped gives its flows up; for the others they go on
-                logged = [r for r in logged if r.get("pkt_src") != END_OF_FLOW]
-            records += [identifier.identify(r) if r["event_type"] == "alert" else r for r in logged]
-            if done:
-                run.reader.close()
-                ids.forget(run)
-                del self._identifiers[run.number]
-        return records
 
     def _finish(self) -> None:
         """The stream is complete: let the feed end, and the last alerts leave the set."""
@@ -483,6 +462,8 @@ class Replica:
         self._cut_short = not self._ended
         self.feed.stop()
         self._last_alerts()
+        if self._logs is not None:
+            self._logs.close()
         self.desk.close()
         over = "failed" if self._reason else "ended"
         self._monitor.close(self._snapshot("waiting" if self.rejoin else over))

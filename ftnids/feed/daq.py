@@ -171,7 +171,7 @@ class DaqIds(Ids):
         report = self._look()
         if report.checkpoint is None:
             raise DeathError("killed: it had read ahead, and its checkpoint is gone")
-        self._cut(run, report.log_bytes)
+        self._cut(run, report.log_bytes, wrong)
         self._reader.go_on()
         while self._look().pid != report.checkpoint_pid:
             if time.monotonic() - began > IDS_TERM_S:
@@ -184,9 +184,10 @@ class DaqIds(Ids):
             "IDS rolled back", ids=self.name, seq=report.checkpoint, wrong=wrong, taken=report.taken, took_ms=took
         )
 
-    def _cut(self, run: Run, size: int) -> None:
-        """Cut its log to `size`, and count what goes."""
+    def _cut(self, run: Run, size: int, wrong: int) -> None:
+        """Cut its log to `size`, because packet `wrong` was another one, and count what goes."""
         path = run.reader.lines.path
+        run.cuts.add(size, wrong)
         if not path.exists():
             return
         with path.open("rb") as file:
@@ -202,7 +203,7 @@ class DaqIds(Ids):
         report = self._report()
         self._fell = report is not None and report.checkpoint is not None and not self._stop.is_set()
         if report is not None and report.checkpoint is not None:
-            self._cut(run, report.log_bytes)
+            self._cut(run, report.log_bytes, report.checkpoint)
         _end_forks(run.group)
 
     def _signal(self, number: signal.Signals) -> None:

@@ -274,6 +274,8 @@ class OptimisticIds(FifoIds):
     def _roll_back(self, why: str) -> None:
         """Bring the IDS back to the checkpoint, at `position`; DeathError, and a cold one, where that fails."""
         run, began, there = self._current, self._policy.clock(), self.ring.stable
+        wrong = self._ahead.checked if self._ahead is not None else self.position
+        run.cuts.add(run.reader.lines.limit or 0, wrong)
         if why:
             log.warning("IDS goes back to its checkpoint", ids=self.name, run=run.number, seq=self.position, why=why)
         try:
