@@ -40,6 +40,8 @@ class IdsLogs:
         for run in list(self._ids.runs):
             ended = run.ended
             identifier = self._identifiers.get(run.number)
+            if identifier is None:
+                self._ids.note()  # when its first packet was
             if identifier is None and (run.base_us or ended):
                 identifier = Identifier(self._name, run.base_seq, run.base_us, voids=run.voids)
                 self._identifiers[run.number] = identifier

@@ -71,7 +71,8 @@ def _make_ids(config: Config, ring: Ring, program: IdsLauncher) -> Ids:
         return _make_criu_ids(config, ring, program)
     reason = program.ring_fault()
     if not reason:
-        return DaqIds(ring, program, place.log_dir, config.feed.cpus, group=config.ring.group or None, ahead=ahead)
+        group, policy = config.ring.group or None, Policy(always=config.feed.speculate == "always")
+        return DaqIds(ring, program, place.log_dir, config.feed.cpus, group=group, ahead=ahead, policy=policy)
     if ahead:
         log.get("feed").error("optimistic_mode_off", reason=reason, hint="only what is stable is fed")
     if program.name == "snort":

@@ -30,6 +30,7 @@ from ftnids.core.reader import Mode, Reader, Report, State
 from ftnids.errors import RingError
 from ftnids.feed.checkpoint import Adopted, gone
 from ftnids.feed.ids import DeathError, Ids, Run
+from ftnids.feed.policy import Policy
 from ftnids.limits import AHEAD_SPAN, FEED_LOOK_S, FEED_WAIT_S, IDS_START_S, IDS_TERM_S
 from snort_adapter.launchers import IdsLauncher
 
@@ -41,7 +42,7 @@ GO_ON_S: Final = 0.0002  # between two looks whether a checkpoint has gone on
 class DaqIds(Ids):
     """Supervises an IDS that reads `ring` itself, with `ahead` beyond what is stable.
 
-    `group`: who else may read the ring; for the rest see `Ids`.
+    `group`: who else may read the ring; `policy`: when it reads ahead, always without one; for the rest see `Ids`.
     """
 
     ring: Ring
@@ -55,6 +56,7 @@ class DaqIds(Ids):
         *,
         group: str | None = None,
         ahead: bool = False,
+        policy: Policy | None = None,
     ) -> None:
         super().__init__(ring, launcher, log_dir, cpus)
         self._group = group
@@ -63,6 +65,7 @@ class DaqIds(Ids):
         self.left_out = 0  # packets that two runs in a row died with
         self.retracted = 0  # lines of the log that were cut off
         self.ahead = ahead
+        self._policy = policy or Policy(always=True)
         self._fell = False  # the last run died while it read ahead: the next one does not
         self._taken_before = 0  # checkpoints of earlier runs
         self._changes: deque[tuple[int, int]] = deque()  # epoch, and the first seq that changed
@@ -124,7 +127,10 @@ class DaqIds(Ids):
         while not self._stop.is_set():
             dead = self._current.process.poll() is not None  # before the last report that it can have made
             self._heed()
-            self._follow(self._look())
+            report = self._look()
+            self._follow(report)
+            if self.ahead:
+                self._weigh(report)
             if self.ring.ended and self.position >= self.ring.agreed:
                 return True
             if dead:
@@ -138,6 +144,13 @@ class DaqIds(Ids):
             self._news.wait(FEED_LOOK_S if behind else FEED_WAIT_S)
         elif behind or self.ring.wait_stable(self.position, FEED_WAIT_S) > self.position:  # it is at work
             self._stop.wait(FEED_LOOK_S)
+
+    def _weigh(self, report: Report) -> None:
+        """Let the policy see how far it is, and say whether it is to run ahead."""
+        stands = report.checkpoints if report.checkpoint is not None else None
+        self._policy.watched(report.taken - self.ring.stable, stands)
+        assert self._reader is not None
+        self._reader.lead(self._policy.speculates)
 
     # -- reading ahead ---------------------------------------------------------------------------------
 
@@ -179,6 +192,7 @@ class DaqIds(Ids):
             time.sleep(GO_ON_S)
         run.process = Adopted(report.checkpoint_pid)
         self.rollbacks += 1
+        self._policy.set_back()
         took = round((time.monotonic() - began) * 1e3, 3)
         log.debug(
             "IDS rolled back", ids=self.name, seq=report.checkpoint, wrong=wrong, taken=report.taken, took_ms=took

@@ -2,6 +2,11 @@
 
 Both are sums of packet-seconds.  A packet that was fed before it was stable gained the time between the two.  While
 a checkpoint is taken, or gone back to, nothing is fed: who comes in that time waits for half of it in the mean.
+
+Where the IDS itself takes the checkpoints (`daq.py`), nobody sees how long that was.  But packets that it has taken
+and that are not stable, summed over time, are the packet-seconds gained, and those that are stable and not taken the
+packet-seconds lost: the checkpoints, the way back and what is read again are in there.  What was gained since a
+checkpoint that is gone back to is nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ class Policy:
         self._until = 0.0
         self._trials = 0
         self._gained = self._lost = 0.0
+        self._early = self._watched = 0.0
+        self._checkpoint: object = None
 
     @property
     def speculates(self) -> bool:
@@ -42,6 +49,26 @@ class Policy:
     def gained(self, seconds: float, packets: int) -> None:
         """So many packets were fed `seconds` before they were stable."""
         self._gained += seconds * packets
+
+    def watched(self, lead: int, checkpoint: object) -> None:
+        """An IDS that reads by itself has taken `lead` packets that are not stable, or lags by -`lead`; to be called
+        often.  `checkpoint` names the one that stands, if any (else None): another one means that the last is over."""
+        now = self.clock()
+        spell, self._watched = now - (self._watched or now), now
+        if lead > 0:
+            self._early += lead * spell
+        else:
+            self._lost -= lead * spell
+        if checkpoint != self._checkpoint:
+            if self._checkpoint is not None:
+                self._gained += self._early
+                self.closed()
+            self._early, self._checkpoint = 0.0, checkpoint
+
+    def set_back(self) -> None:
+        """To the checkpoint that stood: what was early since is read again."""
+        self._early, self._checkpoint = 0.0, None
+        self.closed()
 
     def failed(self) -> None:
         """No checkpoint could be taken: not again for a while, even with `always`."""
