@@ -19,6 +19,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import time
 from contextlib import ExitStack
 from types import FrameType
@@ -139,6 +140,8 @@ class Replica:
         self._monitor = monitor.Monitor(config, self.transport, self._header, recent)
         undo.callback(self._monitor.abandon)
         prompt = ahead and config.alerts.provisional
+        if prompt:
+            sys.setswitchinterval(limits.CAPTURE_PROMPT_MS / 2_000)
         wakes = self.transport.wake
         self.thread = CaptureThread(self.capture, self.ring, wakes, cpus=config.capture.cpus, prompt=prompt)
 
@@ -185,6 +188,9 @@ class Replica:
         wait_s = min((self.engine.deadline_ns() - now) / 1e9, WAIT_S)
         for message in self.transport.receive(max(wait_s, 0.0)):
             self._receive(message)
+        if self._ahead is not None:  # first, so that what is early is not late
+            self._ahead.look()
+            self._look_ahead()
         self._delay.captured(self.ring.head, time.monotonic_ns())
         if self.thread.ended and not self._capture_ended:
             self._capture_ended = True
@@ -201,8 +207,7 @@ class Replica:
             self._carry_out()
         if self._ahead is not None:
             self._ahead.look()
-        if self._logs is not None and self._logs.news and self.desk.guesses:
-            self.desk.guessed(*self._logs.look_ahead(), time.monotonic_ns())
+            self._look_ahead()
         self._look_after(time.monotonic())
 
     def _receive(self, message: Message) -> None:
@@ -320,6 +325,11 @@ class Replica:
             if self.ids is not None:
                 self.desk.muted(self.ids.log_fails())
             self._monitor.put(self._snapshot(""))
+
+    def _look_ahead(self) -> None:
+        """Put out what the IDS raised on packets that can still change, if it has."""
+        if self._logs is not None and self._logs.news and self.desk.guesses:
+            self.desk.guessed(*self._logs.look_ahead(), time.monotonic_ns())
 
     def _alerts(self) -> None:
         now, fed, ended = time.monotonic_ns(), self.ring.fed, True

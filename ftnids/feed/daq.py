@@ -111,7 +111,8 @@ class DaqIds(Ids):
             self._reader.close()
         mode = Mode.FORK if self.ahead and not self._fell else Mode.STABLE_ONLY
         self._changes.clear()
-        self._reader = Reader.create(self.ring, start=self.position, mode=mode, span=AHEAD_SPAN, group=self._group)
+        span = min(AHEAD_SPAN, self.ring.agreed_slots // 4)
+        self._reader = Reader.create(self.ring, start=self.position, mode=mode, span=span, group=self._group)
         return self.launcher.ring_command(self.ring.name, log_dir)
 
     def _open(self, run: Run) -> None:
