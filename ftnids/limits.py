@@ -160,6 +160,7 @@ IDS_VOIDS: Final = 65_536  # seqs without a packet that one run of an IDS rememb
 # counted, so that ids of alerts on packets from before may differ from other replicas'
 IDS_RUNS: Final = 8  # runs of an IDS whose log folders stay, the current one included; older ones are removed and said
 SPECULATION_TRIALS: Final = 4  # checkpoints after which it is judged whether speculating pays
+SPECULATION_JUDGE_S: Final = 1.0  # at least, between two judgements of an IDS that takes its checkpoints itself
 SPECULATION_PAUSE_S: Final = 30.0  # for which an IDS gets stable packets only, where it does not
 CRIU_CHECK_S: Final = 20.0  # for CRIU to check the kernel, or to say its version
 CRIU_DUMP_S: Final = 20.0  # for CRIU to write an image of an IDS; then it is killed, and there is no checkpoint

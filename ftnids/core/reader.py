@@ -140,9 +140,14 @@ class Reader:
         if number := SYS_FUTEX.get(platform.machine()):
             ctypes.CDLL(None).syscall(number, ctypes.byref(self._futex), FUTEX_WAKE, 0x7FFFFFFF, None, None, 0)
 
-    def lead(self, may: bool) -> None:
+    @property
+    def leads(self) -> bool:
         """Whether a reader that may go beyond what is stable is to do so now."""
-        if bool(self._words[MAY_LEAD // 4]) != may:
+        return bool(self._words[MAY_LEAD // 4])
+
+    def lead(self, may: bool) -> None:
+        """Set whether it is to."""
+        if self.leads != may:
             self._words[MAY_LEAD // 4] = may
             self._ring.wake()
 

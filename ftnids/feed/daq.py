@@ -31,7 +31,7 @@ from ftnids.errors import RingError
 from ftnids.feed.checkpoint import Adopted, gone
 from ftnids.feed.ids import DeathError, Ids, Run
 from ftnids.feed.policy import Policy
-from ftnids.limits import AHEAD_SPAN, FEED_LOOK_S, FEED_WAIT_S, IDS_START_S, IDS_TERM_S
+from ftnids.limits import AHEAD_SPAN, FEED_LOOK_S, FEED_WAIT_S, IDS_START_S, IDS_TERM_S, SPECULATION_JUDGE_S
 from snort_adapter.launchers import IdsLauncher
 
 log = structlog.get_logger()
@@ -66,6 +66,7 @@ class DaqIds(Ids):
         self.retracted = 0  # lines of the log that were cut off
         self.ahead = ahead
         self._policy = policy or Policy(always=True)
+        self._taken, self._active_at = -1, 0.0  # how far it was, and since when
         self._fell = False  # the last run died while it read ahead: the next one does not
         self._taken_before = 0  # checkpoints of earlier runs
         self._changes: deque[tuple[int, int]] = deque()  # epoch, and the first seq that changed
@@ -142,12 +143,15 @@ class DaqIds(Ids):
     def _wait(self) -> None:
         behind = self.position < self.ring.stable
         if self.ahead:  # not on the ring: a change must end it
-            self._news.wait(FEED_LOOK_S if behind else FEED_WAIT_S)
+            lately = time.monotonic() - self._active_at < SPECULATION_JUDGE_S  # it is watched
+            self._news.wait(FEED_LOOK_S if behind or lately else FEED_WAIT_S)
         elif behind or self.ring.wait_stable(self.position, FEED_WAIT_S) > self.position:  # it is at work
             self._stop.wait(FEED_LOOK_S)
 
     def _weigh(self, report: Report) -> None:
         """Let the policy see how far it is, and say whether it is to run ahead."""
+        if report.taken != self._taken:
+            self._taken, self._active_at = report.taken, time.monotonic()
         stands = report.checkpoints if report.checkpoint is not None else None
         self._policy.watched(report.taken - self.ring.stable, stands)
         assert self._reader is not None

@@ -16,13 +16,14 @@ from collections.abc import Callable
 
 import structlog
 
-from ftnids.limits import SPECULATION_PAUSE_S, SPECULATION_TRIALS
+from ftnids.limits import SPECULATION_JUDGE_S, SPECULATION_PAUSE_S, SPECULATION_TRIALS
 
 log = structlog.get_logger()
 
 
 class Policy:
-    """Judges after each SPECULATION_TRIALS checkpoints; where they cost more than they gain, pauses.
+    """Judges after each SPECULATION_TRIALS checkpoints, and of an IDS that is `watched` not before SPECULATION_JUDGE_S
+    are over; where they cost more than they gain, pauses.
 
     With `always` it never does.
     """
@@ -34,7 +35,7 @@ class Policy:
         self._until = 0.0
         self._trials = 0
         self._gained = self._lost = 0.0
-        self._early = self._watched = 0.0
+        self._early = self._watched = self._judge_at = 0.0
         self._checkpoint: object = None
 
     @property
@@ -54,6 +55,8 @@ class Policy:
         """An IDS that reads by itself has taken `lead` packets that are not stable, or lags by -`lead`; to be called
         often.  `checkpoint` names the one that stands, if any (else None): another one means that the last is over."""
         now = self.clock()
+        if not self._watched:
+            self._judge_at = now + SPECULATION_JUDGE_S
         spell, self._watched = now - (self._watched or now), now
         if lead > 0:
             self._early += lead * spell
@@ -77,9 +80,10 @@ class Policy:
     def closed(self) -> None:
         """What began with a checkpoint is over: confirmed or rolled back."""
         self._trials += 1
-        if self._trials < SPECULATION_TRIALS:
+        if self._trials < SPECULATION_TRIALS or self.clock() < self._judge_at:
             return
-        if self._lost >= self._gained and not self._always:
+        self._judge_at = self.clock() + SPECULATION_JUDGE_S if self._watched else 0.0
+        if self._lost > self._gained and not self._always:
             self.pauses += 1
             self._until = self.clock() + SPECULATION_PAUSE_S
             sums = {"gained_packet_s": round(self._gained, 3), "lost_packet_s": round(self._lost, 3)}
