@@ -94,15 +94,28 @@ class Run:
     checkpoints: int
 
 
-def measure(hub: Hub, case: Case, trace: Path) -> Run:
-    """One run.  FtnidsError when it fails."""
-    mode, rate, loss = case
+def run_ahead(hub: Hub, mode: str) -> None:
+    """From the next start on the replicas feed Snort by `mode`, and write alerts to OUTPUT in their folders."""
     for name in hub.options.names:
         place = hub.places.replica(name) / OUTPUT
         place.unlink(missing_ok=True)
         hub.tables[name]["feed"] |= {"mode": mode, "checkpoint": "fork" if mode == "optimistic" else "none"}
         hub.tables[name]["feed"]["speculate"] = "always"
         hub.tables[name]["alerts"] = {"output": str(place), "eve_output": "", "provisional": mode == "optimistic"}
+
+
+def missing() -> str:
+    """Why nothing can be measured here, or ""."""
+    try:
+        return "needs root" if os.geteuid() else launcher("snort").ring_fault()
+    except FeedError as error:
+        return str(error)
+
+
+def measure(hub: Hub, case: Case, trace: Path) -> Run:
+    """One run.  FtnidsError when it fails."""
+    mode, rate, loss = case
+    run_ahead(hub, mode)
     try:
         hub.up(loss=loss, ids=True)
         leader = hub.status(hub.options.names[0])["coordinator"]
@@ -151,15 +164,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args(arguments)
     turns, seconds = (1, QUICK_S) if options.quick else (options.turns, SECONDS)
-    try:
-        snort = launcher("snort")
-        reason = "needs root" if os.geteuid() else snort.ring_fault()
-    except FeedError as error:
-        reason = str(error)
-    if reason:
+    if reason := missing():
         print(f"skipped: {reason}")
         return SKIPPED
-    results = Results("alert-delay", arguments, f"generated, 64 bytes; Snort {snort.version}")
+    results = Results("alert-delay", arguments, f"generated, 64 bytes; Snort {launcher('snort').version}")
     results.heading()
     cases = [(mode, rate, loss) for rate in RATES for loss in LOSSES for mode in MODES]
     found: dict[Case, list[Run]] = {case: [] for case in cases}

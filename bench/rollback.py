@@ -40,7 +40,7 @@ BETWEEN: Final = 1 << 16  # and that it is given after each checkpoint
 START_S: Final = 60.0
 GOALS: Final = {"snort": "<= 150", "snort, large": "<= 800"}  # for a rollback, ms
 FORK_MS: Final = "<= 25"  # the same by a fork, large
-RULES: Final = 5_300  # that make Snort so large
+RULES: Final = 8_000  # that make Snort so large
 RULE: Final = 'alert tcp any any -> any any (msg:"bench {n}"; content:"{text}"; sid:{sid}; rev:1;)\n'
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 HEAD: Final = 24
