@@ -1,9 +1,9 @@
 """How long from a packet to its alert: an IDS that is fed ahead, with provisional alerts, against one that is not.
 
 Two replicas on the lab's hub, a Snort behind each that reads the ring (fork as checkpoint), UDP datagrams of 64
-bytes; some of them raise an alert.  From the capture time in the alert to the moment at which its first line, provisional or
-confirmed, is read from the output of the replica that leads.  *provisional*: the share of alerts that came so first;
-*wrong*: alerts that were retracted, and not confirmed after all.
+bytes; some of them raise an alert.  From the capture time in the alert to the moment at which its first line,
+provisional or confirmed, is read from the output of the replica that leads.  *provisional*: the share of alerts that
+came so first; *wrong*: alerts that were retracted, and not confirmed after all.
 
 Needs root, and Snort 3 with the DAQ module.
 

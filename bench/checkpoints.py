@@ -2,7 +2,8 @@
 
 Two replicas on the lab's hub, a Snort behind each that reads the ring ahead of agreement and forks, always; UDP frames
 of 64 bytes.  A checkpoint is used on while packets keep coming, so at a high rate there are few; a rollback follows
-from what only the other replica captured, so without loss there is hardly one.  Figures are of one replica, in the mean.
+from what only the other replica captured, so without loss there is hardly one.  Figures are of one replica, in the
+mean.
 
 Needs root, and Snort 3 with the DAQ module.
 

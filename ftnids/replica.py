@@ -186,12 +186,12 @@ class Replica:
             self.service.ready()
         now = self._now_ns()
         wait_s = min((self.engine.deadline_ns() - now) / 1e9, WAIT_S)
-        for message in self.transport.receive(max(wait_s, 0.0)):
+        messages = self.transport.receive(max(wait_s, 0.0))
+        for message in messages:
             self._receive(message)
-        if self._ahead is not None:  # first, so that what is early is not late
-            self._ahead.look()
-            self._look_ahead()
         self._delay.captured(self.ring.head, time.monotonic_ns())
+        if self._ahead is not None and self._early_alone(messages):
+            return
         if self.thread.ended and not self._capture_ended:
             self._capture_ended = True
             self.engine.end_of_stream()
@@ -325,6 +325,15 @@ class Replica:
             if self.ids is not None:
                 self.desk.muted(self.ids.log_fails())
             self._monitor.put(self._snapshot(""))
+
+    def _early_alone(self, messages: list[Message]) -> bool:
+        """Do what must be early first; whether nothing else is to be done in this turn."""
+        assert self._ahead is not None
+        self._ahead.look()
+        self._look_ahead()
+        self.engine.quiet = self.thread.quiet
+        due = time.monotonic() - self._alerts_at >= ALERTS_S or self.thread.ended or self.engine.waits
+        return not (due or messages or self._now_ns() >= self.engine.deadline_ns())
 
     def _look_ahead(self) -> None:
         """Put out what the IDS raised on packets that can still change, if it has."""
