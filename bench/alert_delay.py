@@ -13,12 +13,16 @@ options: --turns N (3), --quick one turn of 2 s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import select
 import statistics
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +47,7 @@ SECONDS: Final = 5.0
 QUICK_S: Final = 2.0
 RUN_S: Final = 60.0
 LAST_S: Final = 1.5  # for the last alerts to be confirmed
+LOOK_MS: Final = 100  # at least so often, whatever inotify says
 OUTPUT: Final = "alerts.jsonl"
 
 Case = tuple[str, int, float]  # mode, packets/s, loss
@@ -57,6 +62,29 @@ class Seen:
     last: dict[str, str] = field(default_factory=dict)
     provisional: int = 0
     _at: int = 0
+
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """While the block lasts, what is new is read as soon as it is there."""
+        watch, over = LogWatch(), threading.Event()
+        watch.follow(self.path.parent)
+
+        def run() -> None:
+            poll = select.poll()
+            poll.register(watch.fd, select.POLLIN)
+            while not over.is_set():
+                poll.poll(LOOK_MS)
+                watch.news()
+                self.look()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            watch.close()
 
     def look(self) -> None:
         """Read what is new."""
@@ -121,15 +149,10 @@ def measure(hub: Hub, case: Case, trace: Path) -> Run:
         leader = hub.status(hub.options.names[0])["coordinator"]
         seen = Seen(hub.places.replica(leader) / OUTPUT)
         seen.path.touch()
-        watch = LogWatch(seen.look)
-        watch.follow(seen.path.parent)
-        try:
+        with seen.followed():
             with hub.sending(rate, trace) as traffic:
                 wait_until(lambda: traffic.over, RUN_S, "the end of the traffic")
             time.sleep(LAST_S)
-        finally:
-            watch.close()
-        seen.look()
         status = hub.settled(time.time())
     finally:
         for name in hub.live[:]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ftnids.alerts.identity import END_OF_FLOW, Identifier
 from ftnids.alerts.readers import Record
 from ftnids.alerts.scout import Scout
@@ -14,21 +12,21 @@ from ftnids.feed.watch import LogWatch
 class IdsLogs:
     """The logs of all runs of the IDS of replica `name`.
 
-    With `wake`, what it raises on packets that can still change is read, too: `wake` is called, on another thread, when
-    there may be something.
+    With `ahead`, what it raises on packets that can still change is read, too; `fd` is readable when there may be
+    something (-1: look now and then).
     """
 
-    def __init__(self, name: str, ids: Ids, wake: Callable[[], None] | None = None) -> None:
+    def __init__(self, name: str, ids: Ids, *, ahead: bool = False) -> None:
         self._name, self._ids = name, ids
         self._identifiers: dict[int, Identifier] = {}  # by run of the IDS
         self._scouts: dict[int, Scout] = {}
         self._withdrawn: list[str] = []
-        self._watch = LogWatch(wake) if wake is not None and ids.ahead else None
+        self._watch = LogWatch() if ahead and ids.ahead else None
+        self.fd = self._watch.fd if self._watch is not None else -1
 
-    @property
     def news(self) -> bool:
-        """Whether there may be something for `look_ahead`."""
-        return self._watch is not None and self._watch.news
+        """Whether there may be something for `look_ahead`, since the last call."""
+        return self._watch is not None and self._watch.news()
 
     def read(self, view: int, *, cut_short: bool = False) -> list[Record]:
         """What every run of the IDS has logged for certain since the last time, alerts with their ids.
@@ -71,7 +69,6 @@ class IdsLogs:
         withdrawn, self._withdrawn = self._withdrawn, []
         if self._watch is None:
             return alerts, withdrawn
-        self._watch.news = False
         for run in list(self._ids.runs):
             self._watch.follow(run.log_dir)
             if (identifier := self._identifiers.get(run.number)) is None:

@@ -147,7 +147,6 @@ DIVERGENCE_MS: Final = 5_000  # a replica whose IDS is past a packet for that lo
 FEED_BATCH: Final = 1_024  # packets handed to one sink in one go; a sink that fails repeats at most these
 FEED_WAIT_S: Final = 0.1  # longest sleep of a sink without news; bounds how long a stop or an IDS's death goes unseen
 AHEAD_TOLERANCE_US: Final = 1_000  # a packet that an IDS was fed early may turn out to have another time by so much
-LOG_WATCH_S: Final = 0.001  # between two looks at the log of an IDS that runs ahead, at least
 AHEAD_SPAN: Final = 4_096  # packets an IDS is fed beyond a checkpoint; then it waits until they are stable
 FEED_LOOK_S: Final = 0.005  # between two looks at an IDS that reads the ring by itself and is behind
 IDS_CHECK_S: Final = 60.0  # for an IDS to test its configuration

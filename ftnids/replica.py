@@ -133,13 +133,14 @@ class Replica:
         self.feed, self.ids, self._hashes = outlets.make_feed(config, self.ring)
         ahead = self.ids is not None and self.ids.ahead
         self._ahead = Ahead(self.engine, self.ring, self.me) if ahead else None
-        wake = self.transport.wake if config.alerts.provisional else None
-        self._logs = IdsLogs(self.name, self.ids, wake) if self.ids is not None else None
+        early = config.alerts.provisional
+        self._logs = IdsLogs(self.name, self.ids, ahead=early) if self.ids is not None else None
+        self.transport.watch(self._logs.fd if self._logs is not None else -1)
         recent = Recent()
         self.desk = outlets.make_desk(config, self._header, recent)
         self._monitor = monitor.Monitor(config, self.transport, self._header, recent)
         undo.callback(self._monitor.abandon)
-        prompt = ahead and config.alerts.provisional
+        prompt = ahead and early
         if prompt:
             sys.setswitchinterval(limits.CAPTURE_PROMPT_MS / 2_000)
         wakes = self.transport.wake
@@ -337,7 +338,7 @@ class Replica:
 
     def _look_ahead(self) -> None:
         """Put out what the IDS raised on packets that can still change, if it has."""
-        if self._logs is not None and self._logs.news and self.desk.guesses:
+        if self._logs is not None and self._logs.news() and self.desk.guesses:
             self.desk.guessed(*self._logs.look_ahead(), time.monotonic_ns())
 
     def _alerts(self) -> None:

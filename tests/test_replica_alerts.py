@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ from typing import Any
 import pytest
 
 from ftnids.alerts import exchange
+from ftnids.alerts.outputs import as_line
+from ftnids.alerts.provisional import JOURNAL, Provisional
 from ftnids.config import Config
 from ftnids.ids_logs import IdsLogs
 from ftnids.outlets import say_what_waits
 from ftnids.replica import Replica
-from tests.alerts.records import alert
+from tests.alerts.records import alert, identified
 from tests.test_replica import config as config  # the fixture
 
 
@@ -166,5 +169,25 @@ def test_a_receiver_that_is_down_is_in_the_status(config: Config, tmp_path: Path
         assert found["alerts.redis"]["waiting_bytes"] == 0
         replica._on_hangup(1, None)
         assert (replica.config.replica.log_dir / "spool/redis/delivered").exists()
+    finally:
+        replica._close()
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_what_a_killed_replica_left_provisional_is_retracted_when_it_is_back(config: Config, on: bool) -> None:
+    """Also where provisional alerts are no longer asked for; what another replica confirmed in its file is not."""
+    config.replica.log_dir.mkdir(parents=True, exist_ok=True)
+    before = Provisional(config.replica.log_dir / JOURNAL)
+    with (config.replica.log_dir / "alerts.jsonl").open("wb") as file:
+        for record in before.publish([identified("1"), identified("2")], 0):
+            file.write(as_line(record))
+        file.write(as_line(identified("2")))
+    alerts = config.alerts.model_copy(update={"provisional": on})
+    replica = Replica(config.model_copy(update={"alerts": alerts}))
+    try:
+        told = [json.loads(line)["ftnids"] for line in (config.replica.log_dir / "alerts.jsonl").open()]
+        assert [(one["id"], one["status"]) for one in told[3:]] == [("1", "retracted")]
+        assert (replica.desk._provisional is not None) == on
+        assert (config.replica.log_dir / JOURNAL).exists() == on
     finally:
         replica._close()
