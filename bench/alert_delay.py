@@ -3,7 +3,9 @@
 Two replicas on the lab's hub, a Snort behind each that reads the ring (fork as checkpoint), UDP datagrams of 64
 bytes; some of them raise an alert.  From the capture time in the alert to the moment at which its first line,
 provisional or confirmed, is read from the output of the replica that leads.  *provisional*: the share of alerts that
-came so first; *wrong*: alerts that were retracted, and not confirmed after all.
+came so first; *wrong*: alerts that were retracted, and not confirmed after all; *sleeper*: how late a process that
+only sleeps a millisecond at a time was woken meanwhile; *steal*: processor time that the host of this virtual machine
+gave to others.
 
 Needs root, and Snort 3 with the DAQ module.
 
@@ -30,6 +32,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.__main__ import SKIPPED
+from bench._host import Host
 from bench._hub import Hub
 from bench._progress import progress
 from bench._results import Results, Row
@@ -113,13 +116,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run showed: delays in ms, alerts that were provisional first, that were wrong, rollbacks."""
+    """What one run showed: delays in ms, alerts that were provisional first, that were wrong, rollbacks; the host."""
 
     delays: list[float]
     provisional: int
     wrong: int
     rollbacks: int
-    checkpoints: int
+    late: float  # ms, p99 of a process that only sleeps
+    steal: float
 
 
 def run_ahead(hub: Hub, mode: str) -> None:
@@ -149,7 +153,7 @@ def measure(hub: Hub, case: Case, trace: Path) -> Run:
         leader = hub.status(hub.options.names[0])["coordinator"]
         seen = Seen(hub.places.replica(leader) / OUTPUT)
         seen.path.touch()
-        with seen.followed():
+        with seen.followed(), Host() as host:
             with hub.sending(rate, trace) as traffic:
                 wait_until(lambda: traffic.over, RUN_S, "the end of the traffic")
             time.sleep(LAST_S)
@@ -160,8 +164,8 @@ def measure(hub: Hub, case: Case, trace: Path) -> Run:
         hub.down()
     wrong = sum(word == "retracted" for word in seen.last.values())
     counters = [one["counters"] for one in status.values()]
-    back, taken = (sum(one[key] for one in counters) for key in ("rollbacks", "checkpoints"))
-    return Run(list(seen.delays.values()), seen.provisional, wrong, back, taken)
+    back = sum(one["rollbacks"] for one in counters)
+    return Run(list(seen.delays.values()), seen.provisional, wrong, back, host.late_p99_ms, host.steal)
 
 
 def add(results: Results, case: Case, runs: list[Run]) -> None:
@@ -172,6 +176,8 @@ def add(results: Results, case: Case, runs: list[Run]) -> None:
     for share, name in ((50, "p50"), (99, "p99")):
         of_runs = [float(np.percentile(run.delays, share)) for run in runs]
         results.add(Row(f"{what}: {name}", statistics.median(of_runs), "ms", goal=goal if share == 50 else None))
+    results.add(Row(f"{what}: sleeper late, p99", statistics.median(run.late for run in runs), "ms"))
+    results.add(Row(f"{what}: steal", 100 * statistics.median(run.steal for run in runs), "% of processor time"))
     if mode == "pessimistic":
         return
     alerts = sum(len(run.delays) for run in runs)
