@@ -6,7 +6,8 @@ that lines are counted once: those that the reader has taken since are the reade
 *withdrawn*.  An IDS that was set back reads again what was right, and raises it again; so an alert on an earlier packet
 than the first wrong one is left as it is.
 
-A cut is noted before the log is cut (`Cuts.count`), so what was read between two equal counts is of one piece.
+Nothing is read while the log is cut, and what was read between two equal counts of the cuts (`Cuts.count`; odd while
+there is one) is of one piece.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Scout:
         withdrawn = self._heed()
         self._pass(self._reader.lines.taken)
         alerts: list[Record] = []
-        while (room := PROVISIONAL_OPEN - len(self._lines)) > 0:
+        while before % 2 == 0 and (room := PROVISIONAL_OPEN - len(self._lines)) > 0:
             data = self._read()
             if self._cuts.count != before:
                 break  # what was read may be of two pieces

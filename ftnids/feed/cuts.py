@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Cuts:
-    """The cuts of one log.  `add` comes before the cut: what is read between two equal `count`s is of one piece."""
+    """The cuts of one log.  What is read between two equal `count`s is of one piece, unless they are odd."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -15,15 +17,20 @@ class Cuts:
 
     @property
     def count(self) -> int:
-        """Cuts so far."""
+        """Twice the cuts so far, and one more while there is one."""
         return self._count
 
-    def add(self, size: int, wrong: int) -> None:
-        """The log is about to be cut to `size` bytes, because seq `wrong` was another packet, if not an earlier one."""
+    @contextmanager
+    def cut(self, size: int, wrong: int) -> Iterator[None]:
+        """In this block the log is cut to `size` bytes, because seq `wrong`, or an earlier one, was another packet."""
         with self._lock:
             self._count += 1
             before = self._lowest or (size, wrong)
             self._lowest = min(before[0], size), min(before[1], wrong)
+        try:
+            yield
+        finally:
+            self._count += 1
 
     def take(self) -> tuple[int, int] | None:
         """Of the cuts since the last call: the lowest size, and the lowest seq; None without any."""

@@ -206,14 +206,14 @@ class DaqIds(Ids):
     def _cut(self, run: Run, size: int, wrong: int) -> None:
         """Cut its log to `size`, because packet `wrong` was another one, and count what goes."""
         path = run.reader.lines.path
-        run.cuts.add(size, wrong)
         if not path.exists():
             return
         with path.open("rb") as file:
             file.seek(size)
             while data := file.read(1 << 20):
                 self.retracted += data.count(b"\n")
-        os.truncate(path, size)
+        with run.cuts.cut(size, wrong):
+            os.truncate(path, size)
 
     def _dead(self, run: Run) -> None:
         """A log that may hold what never was is cut; a checkpoint that nobody will need is ended."""

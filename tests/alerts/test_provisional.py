@@ -303,8 +303,9 @@ class Engine:
     def roll_back(self, wrong: int) -> None:
         assert self.checkpoint is not None
         seq, size = self.checkpoint
-        self.cuts.add(size, wrong)
-        os.truncate(self.log, size)
+        with self.cuts.cut(size, wrong):
+            self.desk.guessed(*self.scout.look(self.identifier), self.now)  # in the midst of it
+            os.truncate(self.log, size)
         del self.fed[seq:]
         self.checkpoint = None
 

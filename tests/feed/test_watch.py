@@ -51,6 +51,8 @@ def test_where_there_is_no_inotify_it_is_said(
 def test_of_several_cuts_the_lowest_counts() -> None:
     cuts = Cuts()
     assert cuts.take() is None
-    cuts.add(100, 7)
-    cuts.add(50, 9)
-    assert (cuts.count, cuts.take(), cuts.take()) == (2, (50, 7), None)
+    with cuts.cut(100, 7):
+        assert cuts.count == 1
+    with cuts.cut(50, 9):
+        pass
+    assert (cuts.count, cuts.take(), cuts.take()) == (4, (50, 7), None)
