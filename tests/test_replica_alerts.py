@@ -182,10 +182,12 @@ def test_what_a_killed_replica_left_provisional_is_retracted_when_it_is_back(con
         for record in before.publish([identified("1"), identified("2")], 0):
             file.write(as_line(record))
         file.write(as_line(identified("2")))
+    before.close()
     alerts = config.alerts.model_copy(update={"provisional": on})
     replica = Replica(config.model_copy(update={"alerts": alerts}))
     try:
-        told = [json.loads(line)["ftnids"] for line in (config.replica.log_dir / "alerts.jsonl").open()]
+        lines = (config.replica.log_dir / "alerts.jsonl").read_text().splitlines()
+        told = [json.loads(line)["ftnids"] for line in lines]
         assert [(one["id"], one["status"]) for one in told[3:]] == [("1", "retracted")]
         assert (replica.desk._provisional is not None) == on
         assert (config.replica.log_dir / JOURNAL).exists() == on
