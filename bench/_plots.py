@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +35,23 @@ def draw(title: str, rows: Sequence[Row], path: Path) -> None:
     )
     for axis, (unit, group) in zip(axes[:, 0], units.items(), strict=True):
         _bars(axis, unit, group)
+    figure.suptitle(title)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def curves(title: str, x: str, y: str, lines: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
+    """Draw named curves of (x, y) into `path`, a PNG file, the x axis logarithmic."""
+    figure, axis = plt.subplots(figsize=(8, 5))
+    for name, points in lines.items():
+        dashed = "--" if name.startswith("rollbacks") else "-"
+        axis.plot(*zip(*points, strict=True), dashed, marker="o", markersize=4, label=name)
+    axis.set_xscale("log")
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
     figure.suptitle(title)
     figure.tight_layout()
     figure.savefig(path, dpi=100)

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CRAFTED = 125  # bytes of the paper's packets: 50,000 of them take a second at 50 Mbit/s
+SMALL = 64
+DATAGRAM, CANARY = b"FTNIDS-CANARY", 8400006  # what raises an alert, and its sid
 IMIX = ((64, 7), (594, 4), (1514, 1))  # frame lengths, shares
 HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
 START_US = 1_700_000_000_000_000
@@ -31,7 +33,16 @@ def imix_bytes(packets: int) -> int:
 
 def write_small(path: Path, packets: int, *, rate: float = 100_000.0, seed: int = 1) -> None:
     """Write `packets` UDP frames of 64 bytes to `path`, no two alike, at about `rate` packets/s."""
-    _write(path, np.full(packets, 64), np.random.default_rng(seed), rate)
+    _write(path, np.full(packets, SMALL), np.random.default_rng(seed), rate)
+
+
+def write_canaries(path: Path, packets: int, *, every: int, rate: float, seed: int = 1) -> None:
+    """As `write_small`; the last of `every` so many packets raises the alert with sid CANARY."""
+    write_small(path, packets, rate=rate, seed=seed)
+    data = np.fromfile(path, np.uint8)
+    frames = data[len(HEADER) :].reshape(packets, RECORD + SMALL)
+    frames[every - 1 :: every, -len(DATAGRAM) :] = np.frombuffer(DATAGRAM, np.uint8)
+    data.tofile(path)
 
 
 def write_crafted(path: Path, packets: int, *, rate: float = 50_000.0, seed: int = 1) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import psutil
 
 from bench.__main__ import SKIPPED
 from bench._progress import progress
@@ -100,8 +101,8 @@ def on_a_file(snort: IdsLauncher, trace: Path, folder: Path) -> float:
     return time.perf_counter() - began
 
 
-def rollbacks(ring: Ring, snort: IdsLauncher, folder: Path, count: int) -> list[float]:
-    """Milliseconds from a decision against what was read to the first packet that is read again."""
+def rollbacks(ring: Ring, snort: IdsLauncher, folder: Path, count: int) -> tuple[list[float], int]:
+    """Milliseconds from a decision against what was read to the first packet that is read again; bytes of memory."""
     found = []
     with reading(ring, snort, folder, ahead=True) as supervisor:
         reader = supervisor._reader
@@ -120,7 +121,8 @@ def rollbacks(ring: Ring, snort: IdsLauncher, folder: Path, count: int) -> list[
             while supervisor.position < last:
                 time.sleep(LOOK_S)
         assert supervisor.rollbacks == count, "not each guess was set back"
-    return found
+        memory = psutil.Process(reader.report().pid).memory_info().rss
+    return found, memory
 
 
 def main(arguments: list[str]) -> int:
@@ -154,7 +156,7 @@ def main(arguments: list[str]) -> int:
             with filled(trace, packets, imix_bytes(packets)) as ring:
                 pairs.append((packets / on_the_ring(ring, snort, folder / f"ring-{turn}"), packets / plain))
         with filled(trace, packets, imix_bytes(packets)) as ring:
-            back = rollbacks(ring, snort, folder / "ahead", count)
+            back, _ = rollbacks(ring, snort, folder / "ahead", count)
     results.heading()
     ring_rate, file_rate = sorted(pairs, key=lambda pair: pair[0] / pair[1])[len(pairs) // 2]
     results.add(Row("through the ring", ring_rate, "packets/s", file_rate, GOAL))

@@ -315,6 +315,11 @@ class Alerts(_Section):
         le=60_000,
         description="wait this long for the other replicas' copy of an alert before it goes out",
     )
+    provisional: bool = Field(
+        default=False,
+        description="also put out what the leading replica's IDS raises on packets that are not stable, marked so, and "
+        "what becomes of it",
+    )
     rotate_mb: int = Field(
         default=0, ge=0, le=1 << 20, description="rename output and eve_output when they are that large, in MB; 0 never"
     )

@@ -29,6 +29,7 @@ CAPTURE_STALE_NS: Final = 3_000_000  # a watermark that old is brought up to now
 CAPTURE_RUN_PACKETS: Final = 65_536  # packets in one run of the capture thread
 CAPTURE_RUN_MS: Final = 50  # and its length: how long stopping may take
 CAPTURE_DROWSY_MS: Final = 10  # without a packet a link is quiet: the next one wakes the main loop
+CAPTURE_PROMPT_MS: Final = 1  # the same where each packet is to be seen at once: provisional alerts
 MAX_CLOCK_OFFSET_NS: Final = 10**15  # injected clock error: eleven days [capture.clock_offset_us]
 MAX_DRIFT_PPM: Final = 1_000
 MAX_JITTER_NS: Final = 10**10  # ten seconds [capture.jitter_us]
@@ -132,6 +133,10 @@ SYSLOG_BYTES: Final = 4_096  # of one line to syslog; longer ones are cut
 REDIS_IDS: Final = 262_144  # ids that Redis notes beside the alerts, to leave out repeats; the oldest go
 ALERT_LOOK_BACK: Final = 4 << 20  # bytes of an output, the newest, in which `alerts -f` finds what it begins with
 ALERT_STRETCHES: Final = 64  # stretches of an output that others wrote, not looked at yet; more are taken for one
+PROVISIONAL_OPEN: Final = 4_096  # provisional alerts that wait for another word, and lines of an IDS's log that may
+# still be taken back; further alerts come when they are confirmed
+PROVISIONAL_BYTES: Final = 4 << 20  # and their bytes; the journal of them is made anew at twice that
+PROVISIONAL_S: Final = 30.0  # and alerts.hold_ms, after which a provisional alert counts as retracted
 COLD_S: Final = 600  # of agreed time for which an IDS started in mid-stream may lack the memory of older flows
 STALL_MS: Final = 300  # a coordinator that did nothing for so long may have been replaced [sync.failure_ms]
 DOUBT_MS: Final = 500  # for which it then puts no alerts out; after that it looks them up first
@@ -154,6 +159,7 @@ IDS_VOIDS: Final = 65_536  # seqs without a packet that one run of an IDS rememb
 # counted, so that ids of alerts on packets from before may differ from other replicas'
 IDS_RUNS: Final = 8  # runs of an IDS whose log folders stay, the current one included; older ones are removed and said
 SPECULATION_TRIALS: Final = 4  # checkpoints after which it is judged whether speculating pays
+SPECULATION_JUDGE_S: Final = 1.0  # at least, between two judgements of an IDS that takes its checkpoints itself
 SPECULATION_PAUSE_S: Final = 30.0  # for which an IDS gets stable packets only, where it does not
 CRIU_CHECK_S: Final = 20.0  # for CRIU to check the kernel, or to say its version
 CRIU_DUMP_S: Final = 20.0  # for CRIU to write an image of an IDS; then it is killed, and there is no checkpoint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from typing import Final
 
@@ -13,6 +13,7 @@ from ftnids.alerts.dedup import Deduplicator
 from ftnids.alerts.desk import Desk
 from ftnids.alerts.kafka_sink import Kafka
 from ftnids.alerts.outputs import JsonLines, Output
+from ftnids.alerts.provisional import JOURNAL, Provisional
 from ftnids.alerts.recent import Recent
 from ftnids.alerts.redis_sink import Redis, password
 from ftnids.alerts.spooled import Spooled
@@ -75,7 +76,8 @@ def _make_ids(config: Config, ring: Ring, program: IdsLauncher) -> Ids:
         ahead = False
     reason = program.ring_fault()
     if not reason:
-        return DaqIds(ring, program, place.log_dir, config.feed.cpus, group=config.ring.group or None, ahead=ahead)
+        group, policy = config.ring.group or None, Policy(always=config.feed.speculate == "always")
+        return DaqIds(ring, program, place.log_dir, config.feed.cpus, group=group, ahead=ahead, policy=policy)
     if ahead:
         log.get("feed").error("optimistic_mode_off", reason=reason, hint="only what is stable is fed")
     if program.name == "snort":
@@ -120,17 +122,41 @@ def make_desk(config: Config, header: Callable[[], tuple[int, int, View]], recen
             ids_of_others = lines.ids_of_others
         eve = config.in_log_dir(settings.eve_output)
         eve_outputs = [lines_of(eve, "alerts.eve_output")] if eve else []
+        known = ids_of_others()
+        provisional = _provisional(config, outputs, known)
         undo.pop_all()
     return Desk(
         config.me,
         [member.name for member in config.cluster.member],
         header,
-        Deduplicator(hold_ms=settings.hold_ms, known=ids_of_others()),
+        Deduplicator(hold_ms=settings.hold_ms, known=known),
         outputs,
         eve_outputs,
         ids_of_others,
         stall_ms=config.sync.failure_ms,
+        provisional=provisional,
     )
+
+
+def _provisional(config: Config, outputs: list[Output], known: Collection[str]) -> Provisional | None:
+    """The table of provisional alerts, where there are to be any; what an earlier life left open is retracted.
+
+    A journal that is there is read also where they are off now.
+    """
+    journal = config.replica.log_dir / JOURNAL
+    if not (config.alerts.provisional or journal.exists()):
+        return None
+    table = Provisional(journal, hold_ms=config.alerts.hold_ms)
+    if left := table.left(set(known)):
+        for output in outputs:
+            output.write(left)
+        log.get("alerts").info("provisional_alerts_retracted", count=len(left), why="restart")
+    table.forget_left()
+    if not config.alerts.provisional:
+        table.close()
+        journal.unlink()
+        return None
+    return table
 
 
 def receivers(config: Config) -> Iterator[tuple[str, sinks.Sink]]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import time
 from contextlib import ExitStack
 from types import FrameType
@@ -28,13 +29,11 @@ import numpy as np
 
 from ftnids import __version__, affinity, core, limits, log, monitor, notes, outlets, privileges, protocol, rekey
 from ftnids.ahead import Ahead
-from ftnids.alerts.identity import END_OF_FLOW, Identifier
-from ftnids.alerts.readers import Record
 from ftnids.alerts.recent import Recent
 from ftnids.capture import CaptureThread, open_capture
 from ftnids.config import Config
 from ftnids.core import Capture, PacketBatch, Ring
-from ftnids.feed import Ids
+from ftnids.ids_logs import IdsLogs
 from ftnids.joining import Joining
 from ftnids.peers.transport import Transport
 from ftnids.service import Service
@@ -82,7 +81,6 @@ class Replica:
         self._seqs = np.empty(0, np.int64)  # ... and seq
         self._status_at = self._alerts_at = self._waited_s = 0.0
         self._delay = DelayMeter()
-        self._identifiers: dict[int, Identifier] = {}  # by run of the IDS
         self._limiter = log.Limiter()
         with ExitStack() as undo:
             self._open(undo, capture)
@@ -125,13 +123,21 @@ class Replica:
         settings = protocol.settings(config, self.incarnation, self.capture.linktype, self.ring.agreed_slots)
         self.engine = Engine(settings, self.ring, self._now_ns())
         self.feed, self.ids, self._hashes = outlets.make_feed(config, self.ring)
-        self._ahead = Ahead(self.engine, self.ring, self.me) if self.ids is not None and self.ids.ahead else None
+        ahead = self.ids is not None and self.ids.ahead
+        self._ahead = Ahead(self.engine, self.ring, self.me) if ahead else None
+        early = config.alerts.provisional
+        self._logs = IdsLogs(self.name, self.ids, ahead=early) if self.ids is not None else None
+        self.transport.watch(self._logs.fd if self._logs is not None else -1)
         self._joining = Joining(config, self.ids, self.ring, self.engine, self.transport)
         recent = Recent()
         self.desk = outlets.make_desk(config, self._header, recent)
         self._monitor = monitor.Monitor(config, self.transport, self._header, recent)
         undo.callback(self._monitor.abandon)
-        self.thread = CaptureThread(self.capture, self.ring, wake=self.transport.wake, cpus=config.capture.cpus)
+        prompt = ahead and early
+        if prompt:
+            sys.setswitchinterval(limits.CAPTURE_PROMPT_MS / 2_000)
+        wakes = self.transport.wake
+        self.thread = CaptureThread(self.capture, self.ring, wakes, cpus=config.capture.cpus, prompt=prompt)
 
     # -- the loop -----------------------------------------------------------------------------------
 
@@ -175,9 +181,12 @@ class Replica:
             self.service.ready()
         now = self._now_ns()
         wait_s = min((self.engine.deadline_ns() - now) / 1e9, WAIT_S)
-        for message in self.transport.receive(0.0 if self._joining.eager else max(wait_s, 0.0)):
+        messages = self.transport.receive(0.0 if self._joining.eager else max(wait_s, 0.0))
+        for message in messages:
             self._receive(message)
         self._delay.captured(self.ring.head, time.monotonic_ns())
+        if self._ahead is not None and self._early_alone(messages):
+            return
         if self.thread.ended and not self._capture_ended:
             self._capture_ended = True
             self.engine.end_of_stream()
@@ -193,6 +202,7 @@ class Replica:
             self._carry_out()
         if self._ahead is not None:
             self._ahead.look()
+            self._look_ahead()
         self._joining.tick()
         self._look_after(time.monotonic())
 
@@ -312,14 +322,31 @@ class Replica:
                 self.desk.muted(self.ids.log_fails() or self._joining.waits)
             self._monitor.put(self._snapshot(""))
 
+    def _early_alone(self, messages: list[Message]) -> bool:
+        """Do what must be early first; whether nothing else is to be done in this turn."""
+        assert self._ahead is not None
+        self._ahead.look()
+        self._look_ahead()
+        self.engine.quiet = self.thread.quiet
+        due = time.monotonic() - self._alerts_at >= ALERTS_S or self.thread.ended or self._joining.eager
+        due = due or self.engine.waits
+        return not (due or messages or self._now_ns() >= self.engine.deadline_ns())
+
+    def _look_ahead(self) -> None:
+        """Put out what the IDS raised on packets that can still change, if it has."""
+        if self._logs is not None and self._logs.news() and self.desk.guesses:
+            self.desk.guessed(*self._logs.look_ahead(), time.monotonic_ns())
+
     def _alerts(self) -> None:
         now, fed, ended = time.monotonic_ns(), self.ring.fed, True
         if self.desk.full:  # the IDS's log waits on disk, and what this IDS was fed is not told before it is read
             hint = "the coordinator takes no alerts: see its log, and the disk that its outputs are on"
             self._limiter.log(self._log, "warning", "alerts", "alerts_wait", hint=hint)
-        elif self.ids is not None:
+        elif self.ids is not None and self._logs is not None:
             fed = self.ids.position
-            self.desk.raised(self._read_ids(self.ids), now)
+            self.desk.raised(self._logs.read(self.engine.view.number, cut_short=self._cut_short), now)
+            if self.desk.guesses:
+                self.desk.guessed(*self._logs.look_ahead(), now)
             ended = self.ids.ended and not self.ids.runs  # in this order: then no run comes any more, and all are read
         if not self.desk.full:
             self.desk.progress(fed, final=self.ring.ended and ended)
@@ -334,33 +361,6 @@ class Replica:
         self._alerts()
         while self.ids is not None and self.ids.runs and not self.desk.full and time.monotonic() < until:
             self._alerts()
-
-    def _read_ids(self, ids: Ids) -> list[Record]:
-        """What every run of the IDS has logged since the last time, alerts with their ids."""
-        records: list[Record] = []
-        for run in list(ids.runs):
-            ended = run.ended
-            identifier = self._identifiers.get(run.number)
-            if identifier is None and (run.base_us or ended):
-                identifier = Identifier(self.name, run.base_seq, run.base_us, voids=run.voids)
-                self._identifiers[run.number] = identifier
-            if identifier is None:
-                continue
-            identifier.view = self.engine.view.number
-            ids.bound(run)
-            logged = run.reader.poll()
-            ids.note()
-            done = ended and not logged
-            if done:
-                logged = run.reader.poll(final=True)  # a last line without its end
-            if self._cut_short:  # an IDS that is stopped gives its flows up; for the others they go on
-                logged = [r for r in logged if r.get("pkt_src") != END_OF_FLOW]
-            records += [identifier.identify(r) if r["event_type"] == "alert" else r for r in logged]
-            if done:
-                run.reader.close()
-                ids.forget(run)
-                del self._identifiers[run.number]
-        return records
 
     def _finish(self) -> None:
         """The stream is complete: let the feed end, and the last alerts leave the set."""
@@ -481,6 +481,8 @@ class Replica:
         self.feed.stop()
         self._joining.close()
         self._last_alerts()
+        if self._logs is not None:
+            self._logs.close()
         self.desk.close()
         over = "failed" if self._reason else "ended"
         self._monitor.close(self._snapshot("waiting" if self.rejoin else over))

@@ -18,6 +18,7 @@ from ftnids.alerts.identity import END_OF_FLOW
 from ftnids.config import Config, load, make_directories
 from ftnids.core import segment
 from ftnids.errors import ConfigError, PeerError
+from ftnids.ids_logs import IdsLogs
 from ftnids.lab import generate
 from ftnids.replica import Replica
 from ftnids.status import snapshot
@@ -148,7 +149,7 @@ def test_a_rejoin_names_the_member_that_went_on(config: Config) -> None:
 
 
 @pytest.mark.parametrize("cut_short", [False, True])
-def test_flows_that_an_ids_gives_up_when_it_is_stopped_have_not_ended(config: Config, cut_short: bool) -> None:
+def test_flows_that_an_ids_gives_up_when_it_is_stopped_have_not_ended(cut_short: bool) -> None:
     """A replica leaves, its IDS ends, and says of each open flow what it says of one that is over."""
     alert = {"event_type": "alert", "alert": {"gid": 1, "signature_id": 2, "rev": 1}, "proto": "TCP"}
     ordinary = alert | {"pcap_cnt": 3, "timestamp": "2026-01-01T00:00:01.000000+0000"}
@@ -156,14 +157,10 @@ def test_flows_that_an_ids_gives_up_when_it_is_stopped_have_not_ended(config: Co
     logged = [[ordinary, given_up], [], []]
     reader = SimpleNamespace(poll=lambda final=False: logged.pop(0), close=lambda: None)
     run = SimpleNamespace(number=0, ended=False, base_seq=0, base_us=1, voids=[], reader=reader)
-    replica = Replica(config)
-    try:
-        replica._cut_short = cut_short
-        ids = SimpleNamespace(runs=[run], bound=lambda run: None, note=lambda: None)
-        read = replica._read_ids(ids)  # type: ignore[arg-type]
-        assert [record.get("pcap_cnt") for record in read] == ([3] if cut_short else [3, None])
-    finally:
-        replica._close()
+    ids = SimpleNamespace(runs=[run], bound=lambda run: None, note=lambda: None, ahead=False)
+    logs = IdsLogs("a", ids)  # type: ignore[arg-type]
+    read = logs.read(1, cut_short=cut_short)
+    assert [record.get("pcap_cnt") for record in read] == ([3] if cut_short else [3, None])
 
 
 @pytest.mark.parametrize(("where", "words"), [("file", "File exists"), ("file/below", "Not a directory")])

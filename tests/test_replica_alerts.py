@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,10 +13,13 @@ from typing import Any
 import pytest
 
 from ftnids.alerts import exchange
+from ftnids.alerts.outputs import as_line
+from ftnids.alerts.provisional import JOURNAL, Provisional
 from ftnids.config import Config
+from ftnids.ids_logs import IdsLogs
 from ftnids.outlets import say_what_waits
 from ftnids.replica import Replica
-from tests.alerts.records import alert
+from tests.alerts.records import alert, identified
 from tests.test_replica import config as config  # the fixture
 
 
@@ -53,6 +57,7 @@ class _Ids:
 
     position = 100
     ended = True
+    ahead = False
     checkpoints = rollbacks = 0
 
     def counters(self) -> dict[str, int]:
@@ -71,6 +76,13 @@ class _Ids:
         self.runs.remove(run)
 
 
+def _give(replica: Replica, ids: _Ids) -> _Ids:
+    """`replica` reads the logs of these."""
+    replica.ids = ids  # type: ignore[assignment]
+    replica._logs = IdsLogs("a", ids)  # type: ignore[arg-type]
+    return ids
+
+
 @pytest.fixture
 def replica(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replica]:
     """A member of a set whose coordinator is another one, and says nothing."""
@@ -84,7 +96,7 @@ def replica(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replica
 
 def test_an_ended_ids_is_read_to_its_end_before_that_is_told(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _Run(_Log(3))
-    replica.ids = ids = _Ids(run)  # type: ignore[assignment]
+    ids = _give(replica, _Ids(run))
     told: list[bool] = []
     monkeypatch.setattr(replica.desk, "progress", lambda fed, *, final: told.append(final))
     replica.ring.set_end()
@@ -94,7 +106,8 @@ def test_an_ended_ids_is_read_to_its_end_before_that_is_told(replica: Replica, m
     assert replica.desk.alerts == 4
     assert run.reader.closed
     assert ids.runs == []
-    assert not replica._identifiers
+    assert replica._logs is not None
+    assert not replica._logs._identifiers
 
 
 def test_alerts_that_nobody_takes_wait_in_the_log(
@@ -102,7 +115,7 @@ def test_alerts_that_nobody_takes_wait_in_the_log(
 ) -> None:
     monkeypatch.setattr(exchange, "ALERT_WAITING_BYTES", 500)
     run = _Run(_Log(30))
-    replica.ids = _Ids(run)  # type: ignore[assignment]
+    _give(replica, _Ids(run))
     for _ in range(20):
         replica._alerts()
     assert replica.desk.full
@@ -117,7 +130,7 @@ def test_alerts_that_nobody_takes_wait_in_the_log(
 def test_a_replica_that_ends_reads_what_is_left(config: Config, tmp_path: Path) -> None:
     one = Replica(config)
     run = _Run(_Log(30))
-    one.ids = ids = _Ids(run)  # type: ignore[assignment]
+    ids = _give(one, _Ids(run))
     one.desk.start(0, (0,), 0)
     one._close()
     assert ids.runs == []
@@ -125,7 +138,7 @@ def test_a_replica_that_ends_reads_what_is_left(config: Config, tmp_path: Path) 
 
 
 def test_a_log_that_cannot_be_written_is_told_to_the_set(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-    replica.ids = ids = _Ids(_Run(_Log(0)))  # type: ignore[assignment]
+    ids = _give(replica, _Ids(_Run(_Log(0))))
     monkeypatch.setattr(ids, "log_fails", lambda: True, raising=False)
     replica._look_after(time.monotonic())
     assert [message.mute for _, message in replica.desk.tick(time.monotonic_ns() + 10**9)] == [True]
@@ -156,5 +169,27 @@ def test_a_receiver_that_is_down_is_in_the_status(config: Config, tmp_path: Path
         assert found["alerts.redis"]["waiting_bytes"] == 0
         replica._on_hangup(1, None)
         assert (replica.config.replica.log_dir / "spool/redis/delivered").exists()
+    finally:
+        replica._close()
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_what_a_killed_replica_left_provisional_is_retracted_when_it_is_back(config: Config, on: bool) -> None:
+    """Also where provisional alerts are no longer asked for; what another replica confirmed in its file is not."""
+    config.replica.log_dir.mkdir(parents=True, exist_ok=True)
+    before = Provisional(config.replica.log_dir / JOURNAL)
+    with (config.replica.log_dir / "alerts.jsonl").open("wb") as file:
+        for record in before.publish([identified("1"), identified("2")], 0):
+            file.write(as_line(record))
+        file.write(as_line(identified("2")))
+    before.close()
+    alerts = config.alerts.model_copy(update={"provisional": on})
+    replica = Replica(config.model_copy(update={"alerts": alerts}))
+    try:
+        lines = (config.replica.log_dir / "alerts.jsonl").read_text().splitlines()
+        told = [json.loads(line)["ftnids"] for line in lines]
+        assert [(one["id"], one["status"]) for one in told[3:]] == [("1", "retracted")]
+        assert (replica.desk._provisional is not None) == on
+        assert (config.replica.log_dir / JOURNAL).exists() == on
     finally:
         replica._close()

@@ -134,6 +134,14 @@ class Deduplicator:
             self._open.pop(alert_id, None)
             self._remember(alert_id)
 
+    def knows(self, alert_id: str) -> bool:
+        """Whether a live member has raised it for good, or it is out."""
+        return alert_id in self._open or alert_id in self._done
+
+    def is_out(self, alert_id: str) -> bool:
+        """Whether it is out, or nothing will come of it."""
+        return alert_id in self._done
+
     def taken_back(self, alerts: int) -> None:
         """So many of the alerts handed out did not go out after all: another coordinator had put them out."""
         self.alerts_out -= alerts

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ftnids.alerts.dedup import MS, Deduplicator
 from ftnids.alerts.exchange import Header, Receiver, Sender
 from ftnids.alerts.outputs import Output, split
+from ftnids.alerts.provisional import Provisional
 from ftnids.alerts.readers import Record
 from ftnids.counters import SET
 from ftnids.limits import ALERT_BACKLOG, DOUBT_MS, LEAVER_MS, STALL_MS
@@ -30,6 +31,10 @@ class Desk:
     A coordinator that did nothing for `stall_ms` (it was stopped, or the whole machine was) may have been replaced
     meanwhile, without having heard of it yet.  For DOUBT_MS it puts nothing out; what it then still has to put
     out, it looks up first.
+
+    With a table of `provisional` alerts the coordinator also puts out what its own IDS raised on packets that can still
+    change (`guessed`), and what becomes of it.  That goes past the de-duplication: the set's alerts are the same with
+    it and without.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class Desk:
         eve_outputs: Sequence[Output],
         known: Callable[[], Iterable[str]] = tuple,
         stall_ms: int = STALL_MS,
+        provisional: Provisional | None = None,
     ) -> None:
         self._me = me
         self._names = names
@@ -49,6 +55,7 @@ class Desk:
         self._outputs = outputs
         self._eve_outputs = eve_outputs
         self._known = known  # ids that others have put out since this was asked last
+        self._provisional = provisional
         self._header = header
         self._sender = Sender(header)
         self._receiver = Receiver(header)
@@ -85,6 +92,8 @@ class Desk:
                 self.leaver, self._doubt_ns = before, now_ns + LEAVER_MS * MS
             for batch in again:
                 self._put_out(self._dedup.add(self._names[self._me], json.loads(batch), now_ns))
+        elif self._provisional is not None:
+            self._retract(self._provisional.ids(), "lead")
 
     def departed(self) -> None:
         """The `leaver` has put out its last."""
@@ -108,6 +117,20 @@ class Desk:
                     output.write(others)
         else:
             self._sender.raised(alerts)
+
+    @property
+    def guesses(self) -> bool:
+        """Whether this desk puts out what is `guessed`, now."""
+        return self._provisional is not None and self._leads and not self._doubt_ns
+
+    def guessed(self, alerts: Sequence[Record], withdrawn: Sequence[str], now_ns: int) -> None:
+        """This replica's IDS, which runs ahead, raised `alerts` and has taken back those with the ids `withdrawn`."""
+        if self._provisional is None or not self.guesses:
+            return
+        self._retract([one for one in withdrawn if not self._dedup.knows(one)], "rollback")
+        fresh = [a for a in alerts if not ("cold" in a["ftnids"] or self._dedup.is_out(a["ftnids"]["id"]))]
+        if out := self._provisional.publish(fresh, now_ns):
+            self._write(out)
 
     @property
     def full(self) -> bool:
@@ -152,6 +175,8 @@ class Desk:
             if self._doubt_ns and now_ns >= self._doubt_ns:
                 self.departed()
             self._put_out(self._dedup.tick(now_ns))
+            if self._provisional is not None:
+                self._retract(self._provisional.overdue(now_ns), "time")
             return []
         return [(self._coordinator, message) for message in self._sender.outgoing(now_ns)]
 
@@ -167,6 +192,9 @@ class Desk:
         if self._leads:
             self._put_out(self._dedup.finish())
             self._decide_doubt()
+        if self._provisional is not None:
+            self._retract(self._provisional.ids(), "end")
+            self._provisional.close()
         for output in (*self._outputs, *self._eve_outputs):
             output.close()
 
@@ -182,7 +210,7 @@ class Desk:
 
     def counters(self) -> dict[str, int]:
         """The set's counters, by their names."""
-        return {key: getattr(self._dedup, key, 0) for key in SET}
+        return {key: getattr(self._dedup, key, getattr(self._provisional, key, 0)) for key in SET}
 
     def _awake(self, now_ns: int) -> None:
         """Notice that this process has not been running for a while."""
@@ -200,6 +228,8 @@ class Desk:
         """What others have put out meanwhile goes out no more."""
         known = set(self._known())
         self._dedup.mark_out(known)
+        if self._provisional is not None:
+            self._provisional.confirmed(known)
         fresh = [alert for alert in self._doubted if alert["ftnids"]["id"] not in known]
         self._dedup.taken_back(len(self._doubted) - len(fresh))
         self._doubted = fresh
@@ -210,5 +240,16 @@ class Desk:
             if len(self._doubted) > ALERT_BACKLOG:
                 self._decide_doubt()
         elif alerts:
-            for output in self._outputs:
-                output.write(alerts)
+            self._write(alerts)
+            if self._provisional is not None:
+                self._provisional.confirmed(alert["ftnids"]["id"] for alert in alerts)
+
+    def _retract(self, ids: Sequence[str], why: str) -> None:
+        assert self._provisional is not None
+        if ids and (records := self._provisional.retract(ids, why)):
+            self._write(records)
+            self._provisional.retracted(records)
+
+    def _write(self, records: Sequence[Record]) -> None:
+        for output in self._outputs:
+            output.write(records)

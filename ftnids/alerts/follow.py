@@ -54,6 +54,11 @@ class LineFollower:
             self._partial = b""
         return lines
 
+    @property
+    def taken(self) -> int:
+        """Bytes of the file whose lines have been handed out."""
+        return self._offset - len(self._partial)
+
     def skip(self, size: int) -> None:
         """Begin behind the first `size` bytes; before anything is read."""
         self._offset = size

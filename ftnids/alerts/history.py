@@ -6,16 +6,32 @@ import gzip
 import heapq
 import json
 import re
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ftnids.alerts.readers import Record
+from ftnids.alerts.readers import Record, eve_time
 from ftnids.limits import ALERT_TABLE, MAX_LOG_LINE
 
 OPEN: Final = "provisional"  # a status after which another one comes
+RETRACTED: Final = "retracted"  # one after which `confirmed` may still come
+_RANKS: Final = {OPEN: 0, RETRACTED: 1}
+
+
+def rank(status: object) -> int:
+    """Of two words on one alert that of higher rank holds, whichever came first.  Confirmed has the highest."""
+    return _RANKS.get(str(status), 2)
+
+
+def lapsed(record: Record, now_us: int) -> Record | None:
+    """A provisional alert that had no other word in its time, as retracted; None where it is none, or has time yet."""
+    identity = record["ftnids"]
+    if identity.get("status") != OPEN or not str(identity.get("until", "~")) < eve_time(now_us):
+        return None
+    return {**record, "ftnids": {**identity, "status": RETRACTED, "why": "time"}}
 
 
 def files_of(path: Path) -> list[Path]:
@@ -41,7 +57,8 @@ def parse(line: bytes) -> Record | None:
 
 
 def alerts(paths: Sequence[Path]) -> Iterator[Record]:
-    """The alerts of several outputs by their times, each once, with its last status.
+    """The alerts of several outputs by their times, each once, with its last status; one that stayed provisional for
+    too long is retracted.
 
     The files are read twice, and not held in memory.
     """
@@ -49,9 +66,9 @@ def alerts(paths: Sequence[Path]) -> Iterator[Record]:
     once = Once()
     for record in heapq.merge(*(_records(path) for path in paths), key=lambda one: str(one.get("timestamp", ""))):
         identity = record["ftnids"]
-        superseded = identity.get("status") == OPEN and last.get(str(identity.get("id")), OPEN) != OPEN
-        if not superseded and once.new(record):
-            yield record
+        holds = last.get(str(identity.get("id")), OPEN)
+        if rank(identity.get("status")) >= rank(holds) and once.new(record):
+            yield lapsed(record, time.time_ns() // 1_000) or record
 
 
 class Once:
@@ -64,7 +81,7 @@ class Once:
         """Whether it says anything new; to be asked once of each record, in order."""
         alert_id, status = str(record["ftnids"].get("id")), str(record["ftnids"].get("status"))
         before = self._seen.get(alert_id)
-        if before is not None and (status in (before, OPEN)):
+        if before is not None and rank(status) <= rank(before):
             return False
         self._seen[alert_id] = status
         self._seen.move_to_end(alert_id)
@@ -74,17 +91,18 @@ class Once:
 
 
 def _last_statuses(paths: Sequence[Path]) -> dict[str, str]:
-    """By id, the last status of the alerts that were provisional once; of the newest ALERT_TABLE such alerts."""
+    """By id, the status that holds of alerts that were provisional or retracted; of the newest ALERT_TABLE such."""
     last: OrderedDict[str, str] = OrderedDict()
     for path in paths:
         for line in _lines(path):
-            if b'"provisional"' not in line and not last:
+            if not last and b'"provisional"' not in line and b'"retracted"' not in line:
                 continue
             record = parse(line)
             if record is None:
                 continue
             alert_id, status = str(record["ftnids"].get("id")), str(record["ftnids"].get("status"))
-            if (status == OPEN and alert_id not in last) or (status != OPEN and alert_id in last):
+            known = last.get(alert_id)
+            if (known is None and rank(status) < 2) or (known is not None and rank(status) > rank(known)):
                 last[alert_id] = status
                 if len(last) > ALERT_TABLE:
                     last.popitem(last=False)

@@ -65,9 +65,20 @@ class Identifier:
 
     def identify(self, record: Record) -> Record:
         """The alert record with its `ftnids` part; `seq` is None where the IDS does not number the packet."""
+        seq, key = self._named(record)
+        return self._identified(record, seq, key, self._ordinal(key))
+
+    def guess(self, record: Record, ahead: Mapping[Key, int]) -> tuple[Record, Key]:
+        """As `identify` will say of a record further on, and what it counts by: `ahead` of it stand so many that are
+        equal, and not identified yet.  Nothing is remembered."""
+        seq, key = self._named(record)
+        return self._identified(record, seq, key, self._seen.get(key, -1) + 1 + ahead.get(key, 0)), key
+
+    def _named(self, record: Record) -> tuple[int | None, Key]:
         seq = self._seq(int(record["pcap_cnt"])) if "pcap_cnt" in record else None
-        key = (*signature_key(record), *flow_key(record), *self._place(record, seq))
-        ordinal = self._ordinal(key)
+        return seq, (*signature_key(record), *flow_key(record), *self._place(record, seq))
+
+    def _identified(self, record: Record, seq: int | None, key: Key, ordinal: int) -> Record:
         digest = hashlib.blake2b(json.dumps([*key, ordinal]).encode(), digest_size=ID_BYTES)
         identity: Record = {
             "id": digest.hexdigest(),

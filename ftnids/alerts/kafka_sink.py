@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from ftnids.alerts.outputs import ids_in, names_in
+from ftnids.alerts.outputs import id_in
 from ftnids.alerts.redis_sink import library
 from ftnids.alerts.sinks import Sink, SinkError
 from ftnids.limits import SINK_WAIT_S
@@ -56,4 +56,4 @@ class Kafka(Sink):
 
 def _key(line: bytes) -> bytes:
     """The id, whatever the status: a compacted topic keeps the last one."""
-    return (ids_in(line) or names_in(line))[0].encode()
+    return id_in(line).encode()

@@ -50,9 +50,8 @@ def as_line(record: Record) -> bytes:
 
 
 CONFIRMED: Final = "confirmed"
-_IDENTITY: Final = re.compile(rb'"ftnids":\{"id":"([^"\\]+)"(?:[^{}]*?"status":"(\w+)")?')
 # As `as_line` writes it.  Inside a text the quotes would have backslashes.
-_ID: Final = re.compile(rb'"ftnids":\{"id":"([^"\\]+)"')
+_IDENTITY: Final = re.compile(rb'"ftnids":\{"id":"([^"\\]+)"(?:[^{}]*?"status":"(\w+)")?')
 
 
 def name_of(alert_id: str, status: str) -> str:
@@ -71,9 +70,15 @@ def names_in(text: bytes) -> list[str]:
     return found
 
 
+def id_in(line: bytes) -> str:
+    """The id of an alert in one JSON line, whatever its status; of a line without one, a hash of it."""
+    return match[1].decode() if (match := _IDENTITY.search(line)) else names_in(line)[0]
+
+
 def ids_in(text: bytes) -> list[str]:
-    """The newest ALERT_TABLE ids in JSON lines.  By the bytes alone: parsing takes far longer."""
-    return [one.decode() for one in _ID.findall(text)[-ALERT_TABLE:]]
+    """The newest ALERT_TABLE ids in JSON lines that are out for good.  By the bytes alone: parsing takes far longer."""
+    final = (b"", CONFIRMED.encode())
+    return [one.decode() for one, status in _IDENTITY.findall(text) if status in final][-ALERT_TABLE:]
 
 
 class JsonLines(Output):

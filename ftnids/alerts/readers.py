@@ -51,15 +51,19 @@ class AlertReader(abc.ABC):
         records = []
         for line in self.lines.poll(final=final):
             try:
-                fields = json.loads(line)
-                _check_depth(line, fields)
-                if len(line) > MAX_ALERT_BYTES:
-                    fields = {key: fields[key] for key in MAIN_FIELDS if key in fields}
-                    self.trimmed += 1
-                records.append(self._record(fields))
+                records.append(self.record(line))
+                self.trimmed += len(line) > MAX_ALERT_BYTES
             except UNREADABLE:
                 self.invalid += 1
         return records
+
+    def record(self, line: bytes) -> Record:
+        """What one line says; one of UNREADABLE where it is no record."""
+        fields = json.loads(line)
+        _check_depth(line, fields)
+        if len(line) > MAX_ALERT_BYTES:
+            fields = {key: fields[key] for key in MAIN_FIELDS if key in fields}
+        return self._record(fields)
 
     def close(self) -> None:
         self.lines.close()

@@ -21,6 +21,7 @@ def short(record: Record) -> Short:
         "time": _text(record.get("timestamp", "")),
         "id": _text(identity.get("id", "")),
         "status": _text(identity.get("status", "")),
+        "until": _text(identity.get("until", "")),
         "sid": _text(":".join(str(alert.get(key, "?")) for key in ("gid", "signature_id", "rev"))),
         "signature": _text(alert.get("signature", "")),
         "severity": _number(alert.get("severity")),

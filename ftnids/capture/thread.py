@@ -21,12 +21,20 @@ class CaptureThread:
 
     `wake` is called, on this thread, when there is something that the main loop should not sleep through: the end,
     a whole batch of packets, or the first one after a quiet time.  The thread runs on `cpus`, if there are any.
-    The counters live on after the end.
+    The counters live on after the end.  With `prompt`, it is called within CAPTURE_PROMPT_MS of each packet, too.
     """
 
     def __init__(
-        self, capture: Capture, ring: Ring, wake: Callable[[], None] = lambda: None, cpus: Collection[int] = ()
+        self,
+        capture: Capture,
+        ring: Ring,
+        wake: Callable[[], None] = lambda: None,
+        cpus: Collection[int] = (),
+        *,
+        prompt: bool = False,
     ) -> None:
+        self._drowsy_ms = limits.CAPTURE_PROMPT_MS if prompt else limits.CAPTURE_DROWSY_MS
+        self._prompt = prompt
         self._capture, self._ring, self._wake, self._cpus = capture, ring, wake, cpus
         self._before = {name: getattr(capture, name) for name in COUNTERS}  # in an earlier ring
         self._stopping = threading.Event()
@@ -114,13 +122,13 @@ class CaptureThread:
             while not self._stopping.is_set():
                 ran = True
                 most = 1 if self.quiet else limits.CAPTURE_RUN_PACKETS
-                longest = limits.CAPTURE_RUN_MS if self.quiet else limits.CAPTURE_DROWSY_MS
+                longest = limits.CAPTURE_RUN_MS if self.quiet else self._drowsy_ms
                 put = self._capture.run(self._ring, most, longest)
                 self._note_warning()
                 self.quiet = put == 0
                 if put < 0:
                     break
-                if put == most:
+                if put == most or (put and self._prompt):
                     self._wake()
             else:
                 if ran and self._capture.guard_ns:  # what a live source had received by then is in the stream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ from ftnids.alerts.follow import LineFollower
 from ftnids.alerts.readers import Record
 from ftnids.alerts.recent import short
 from ftnids.errors import FtnidsError, UsageError
-from ftnids.limits import ALERT_LOOK_BACK
+from ftnids.limits import ALERT_LOOK_BACK, ALERT_TABLE
 from ftnids.status.text import plain
 
 LOOK_S: Final = 0.2  # between looks at the files, with -f
@@ -34,7 +34,7 @@ def command(files: tuple[Path, ...], paths: tuple[Path, ...], follow: bool, line
     """Show the alerts of the set that FILES hold, or those of the replicas that -c names; rotated files first.
 
     Each alert comes once, with its last word: confirmed, provisional, or retracted.  With -f, an alert that is
-    provisional comes again when it is confirmed or retracted.
+    provisional comes again when it is confirmed or retracted, or when its time is over.
     """
     outputs = list(files) or attach.find(paths).alerts
     if not outputs:
@@ -64,15 +64,36 @@ def _follow(outputs: list[Path], first: int, as_json: bool) -> None:
     for follower in followers:
         while batch := follower.poll():
             newest.extend(record for record in map(history.parse, batch) if record is not None and once.new(record))
+    waiting: OrderedDict[str, Record] = OrderedDict()  # provisional, and shown so
     for known in newest:
-        click.echo(_line(known, as_json))
+        _show(known, waiting, as_json)
     while True:
         came = [line for follower in followers for line in follower.poll()]
         for record in map(history.parse, came):
             if record is not None and once.new(record):
-                click.echo(_line(record, as_json))
+                _show(record, waiting, as_json)
+        _end_waiting(waiting, once, as_json)
         if not came:
             time.sleep(LOOK_S)
+
+
+def _show(record: Record, waiting: OrderedDict[str, Record], as_json: bool) -> None:
+    """Show a record; one that is provisional waits for another word."""
+    alert_id = str(record["ftnids"].get("id"))
+    waiting.pop(alert_id, None)
+    if record["ftnids"].get("status") == history.OPEN:
+        waiting[alert_id] = record
+        if len(waiting) > ALERT_TABLE:
+            waiting.popitem(last=False)
+    click.echo(_line(record, as_json))
+
+
+def _end_waiting(waiting: OrderedDict[str, Record], once: history.Once, as_json: bool) -> None:
+    """What waited for too long is retracted."""
+    while waiting and (gone := history.lapsed(next(iter(waiting.values())), time.time_ns() // 1_000)):
+        waiting.popitem(last=False)
+        if once.new(gone):
+            click.echo(_line(gone, as_json))
 
 
 def _line(record: Record, as_json: bool) -> str:

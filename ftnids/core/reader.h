@@ -15,7 +15,7 @@
  * below `fed` is done with for good, and the replica may free it: a packet counts as done when the IDS gave it back.
  * A reader that is started again begins at the `fed` of the one before.
  *
- * Speculation.  In mode FTN_FORK the reader may go beyond the ring's `stable`, up to `speculative`.  Before the first
+ * Speculation.  In mode FTN_FORK, and while `ahead` is set, the reader may go beyond `stable`, up to `speculative`.  Before the first
  * packet that is not stable, with all earlier ones done, it forks: it goes on itself, and the child sleeps on `order`,
  * the checkpoint.  While a checkpoint stands, `fed` stays at its seq.  When all that was taken is stable the reader ends
  * the child.  When the ring's `epoch` has moved, entries that were published have changed, and the reader hands out
@@ -33,7 +33,7 @@
 #include "ring.h"
 
 #define FTN_READER_MAGIC UINT64_C(0x44414552494e5446) /* "FTNIREAD" in memory */
-#define FTN_READER_VERSION UINT32_C(1)
+#define FTN_READER_VERSION UINT32_C(2)
 #define FTN_READER_BYTES UINT32_C(4096)
 #define FTN_READER_SUFFIX "+ids"
 #define FTN_NO_SEQ UINT64_MAX
@@ -63,7 +63,7 @@ struct ftn_reader_description {
 
 struct ftn_reader_orders {
     uint32_t order; /* futex: a checkpoint that sleeps goes on when it moves */
-    uint32_t unused;
+    uint32_t ahead; /* 0: it is not to go beyond what is stable for now, though it may */
     uint64_t good_epoch; /* as of which nothing wrong was taken */
 };
 

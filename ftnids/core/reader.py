@@ -19,7 +19,7 @@ from ftnids.core import layout, segment
 from ftnids.core.ring import Ring
 from ftnids.errors import RingError
 
-VERSION: Final = 1
+VERSION: Final = 2
 BYTES: Final = 4096
 SUFFIX: Final = "+ids"
 NO_SEQ: Final = (1 << 64) - 1
@@ -27,7 +27,7 @@ FORMAT: Final = struct.Struct("<QIIQQQQIIQ")
 MODE: Final = 0o660
 
 # Byte offsets.
-ORDER, GOOD_EPOCH = 256, 264
+ORDER, MAY_LEAD, GOOD_EPOCH = 256, 260, 264
 PID, STATE, TAKEN, FED, CHECKPOINT, CHECKPOINT_PID, CHECKPOINTS, LOG_BYTES = 320, 324, 328, 336, 344, 352, 356, 360
 
 FUTEX_WAKE: Final = 1
@@ -98,6 +98,7 @@ class Reader:
         one._longs[TAKEN // 8] = one._longs[FED // 8] = start
         one._longs[CHECKPOINT // 8] = NO_SEQ
         one._longs[GOOD_EPOCH // 8] = ring.epoch
+        one._words[MAY_LEAD // 4] = 1
         mapped.memory[8 : len(packed)] = packed[8:]
         mapped.memory[:8] = packed[:8]  # the magic number last
         return one
@@ -138,6 +139,17 @@ class Reader:
         self._words[ORDER // 4] = (self._words[ORDER // 4] + 1) & 0xFFFFFFFF
         if number := SYS_FUTEX.get(platform.machine()):
             ctypes.CDLL(None).syscall(number, ctypes.byref(self._futex), FUTEX_WAKE, 0x7FFFFFFF, None, None, 0)
+
+    @property
+    def leads(self) -> bool:
+        """Whether a reader that may go beyond what is stable is to do so now."""
+        return bool(self._words[MAY_LEAD // 4])
+
+    def lead(self, may: bool) -> None:
+        """Set whether it is to."""
+        if self.leads != may:
+            self._words[MAY_LEAD // 4] = may
+            self._ring.wake()
 
     def good(self, epoch: int) -> None:
         """As of `epoch`, the reader has taken nothing that changed."""

@@ -30,7 +30,8 @@ from ftnids.core.reader import Mode, Reader, Report, State
 from ftnids.errors import RingError
 from ftnids.feed.checkpoint import Adopted, gone
 from ftnids.feed.ids import DeathError, Ids, Run
-from ftnids.limits import AHEAD_SPAN, FEED_LOOK_S, FEED_WAIT_S, IDS_START_S, IDS_TERM_S
+from ftnids.feed.policy import Policy
+from ftnids.limits import AHEAD_SPAN, FEED_LOOK_S, FEED_WAIT_S, IDS_START_S, IDS_TERM_S, SPECULATION_JUDGE_S
 from snort_adapter.launchers import IdsLauncher
 
 log = structlog.get_logger()
@@ -41,7 +42,7 @@ GO_ON_S: Final = 0.0002  # between two looks whether a checkpoint has gone on
 class DaqIds(Ids):
     """Supervises an IDS that reads `ring` itself, with `ahead` beyond what is stable.
 
-    `group`: who else may read the ring; for the rest see `Ids`.
+    `group`: who else may read the ring; `policy`: when it reads ahead, always without one; for the rest see `Ids`.
     """
 
     ring: Ring
@@ -55,6 +56,7 @@ class DaqIds(Ids):
         *,
         group: str | None = None,
         ahead: bool = False,
+        policy: Policy | None = None,
     ) -> None:
         super().__init__(ring, launcher, log_dir, cpus)
         self._group = group
@@ -63,6 +65,8 @@ class DaqIds(Ids):
         self.left_out = 0  # packets that two runs in a row died with
         self.retracted = 0  # lines of the log that were cut off
         self.ahead = ahead
+        self._policy = policy or Policy(always=True)
+        self._taken, self._active_at = -1, 0.0  # how far it was, and since when
         self._fell = False  # the last run died while it read ahead: the next one does not
         self._taken_before = 0  # checkpoints of earlier runs
         self._changes: deque[tuple[int, int]] = deque()  # epoch, and the first seq that changed
@@ -108,7 +112,8 @@ class DaqIds(Ids):
             self._reader.close()
         mode = Mode.FORK if self.ahead and not self._fell else Mode.STABLE_ONLY
         self._changes.clear()
-        self._reader = Reader.create(self.ring, start=self.position, mode=mode, span=AHEAD_SPAN, group=self._group)
+        span = min(AHEAD_SPAN, self.ring.agreed_slots // 4)
+        self._reader = Reader.create(self.ring, start=self.position, mode=mode, span=span, group=self._group)
         return self.launcher.ring_command(self.ring.name, log_dir)
 
     def _open(self, run: Run) -> None:
@@ -124,7 +129,10 @@ class DaqIds(Ids):
         while not self._stop.is_set():
             dead = self._current.process.poll() is not None  # before the last report that it can have made
             self._heed()
-            self._follow(self._look())
+            report = self._look()
+            self._follow(report)
+            if self.ahead:
+                self._weigh(report)
             if self.ring.ended and self.position >= self.ring.agreed:
                 return True
             if dead:
@@ -135,9 +143,19 @@ class DaqIds(Ids):
     def _wait(self) -> None:
         behind = self.position < self.ring.stable
         if self.ahead:  # not on the ring: a change must end it
-            self._news.wait(FEED_LOOK_S if behind else FEED_WAIT_S)
+            lately = time.monotonic() - self._active_at < SPECULATION_JUDGE_S  # it is watched
+            self._news.wait(FEED_LOOK_S if behind or lately else FEED_WAIT_S)
         elif behind or self.ring.wait_stable(self.position, FEED_WAIT_S) > self.position:  # it is at work
             self._stop.wait(FEED_LOOK_S)
+
+    def _weigh(self, report: Report) -> None:
+        """Let the policy see how far it is, and say whether it is to run ahead."""
+        if report.taken != self._taken:
+            self._taken, self._active_at = report.taken, time.monotonic()
+        stands = report.checkpoints if report.checkpoint is not None else None
+        self._policy.watched(report.taken - self.ring.stable, stands)
+        assert self._reader is not None
+        self._reader.lead(self._policy.speculates)
 
     # -- reading ahead ---------------------------------------------------------------------------------
 
@@ -171,7 +189,7 @@ class DaqIds(Ids):
         report = self._look()
         if report.checkpoint is None:
             raise DeathError("killed: it had read ahead, and its checkpoint is gone")
-        self._cut(run, report.log_bytes)
+        self._cut(run, report.log_bytes, wrong)
         self._reader.go_on()
         while self._look().pid != report.checkpoint_pid:
             if time.monotonic() - began > IDS_TERM_S:
@@ -179,13 +197,14 @@ class DaqIds(Ids):
             time.sleep(GO_ON_S)
         run.process = Adopted(report.checkpoint_pid)
         self.rollbacks += 1
+        self._policy.set_back()
         took = round((time.monotonic() - began) * 1e3, 3)
         log.debug(
             "IDS rolled back", ids=self.name, seq=report.checkpoint, wrong=wrong, taken=report.taken, took_ms=took
         )
 
-    def _cut(self, run: Run, size: int) -> None:
-        """Cut its log to `size`, and count what goes."""
+    def _cut(self, run: Run, size: int, wrong: int) -> None:
+        """Cut its log to `size`, because packet `wrong` was another one, and count what goes."""
         path = run.reader.lines.path
         if not path.exists():
             return
@@ -193,7 +212,8 @@ class DaqIds(Ids):
             file.seek(size)
             while data := file.read(1 << 20):
                 self.retracted += data.count(b"\n")
-        os.truncate(path, size)
+        with run.cuts.cut(size, wrong):
+            os.truncate(path, size)
 
     def _dead(self, run: Run) -> None:
         """A log that may hold what never was is cut; a checkpoint that nobody will need is ended."""
@@ -202,7 +222,7 @@ class DaqIds(Ids):
         report = self._report()
         self._fell = report is not None and report.checkpoint is not None and not self._stop.is_set()
         if report is not None and report.checkpoint is not None:
-            self._cut(run, report.log_bytes)
+            self._cut(run, report.log_bytes, report.checkpoint)
         _end_forks(run.group)
 
     def _signal(self, number: signal.Signals) -> None:

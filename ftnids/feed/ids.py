@@ -39,6 +39,7 @@ from ftnids import log as logs
 from ftnids.errors import FeedError
 from ftnids.feed import logdisk, tether
 from ftnids.feed.checkpoint import IdsProcess
+from ftnids.feed.cuts import Cuts
 from ftnids.feed.ring import AgreedRing
 from ftnids.feed.sinks import Sink, private_file
 from ftnids.limits import (
@@ -106,6 +107,7 @@ class Run:
     base_us: int = 0  # agreed time of the first packet; 0 until it is fed
     voids: Voids = field(default_factory=lambda: Voids())  # seqs from base_seq on that had no packet to feed
     ended: bool = False  # the process is gone and has logged all that it ever will
+    cuts: Cuts = field(default_factory=Cuts)  # of its log
 
 
 class Ids(Sink, abc.ABC):

@@ -255,10 +255,12 @@ class OptimisticIds(KeptIds):
     def _roll_back(self, why: str) -> None:
         """Bring the IDS back to the checkpoint, at `position`; DeathError, and a cold one, where that fails."""
         run, began, there = self._current, self._policy.clock(), self.ring.stable
+        wrong = self._ahead.checked if self._ahead is not None else self.position
         if why:
             log.warning("IDS goes back to its checkpoint", ids=self.name, run=run.number, seq=self.position, why=why)
         try:
-            run.process = self._backend.restore()
+            with run.cuts.cut(run.reader.lines.limit or 0, wrong):
+                run.process = self._backend.restore()
         except CheckpointError as error:
             self._failed(error)
             raise DeathError(f"when it was to go back to its checkpoint: {error}") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftnids import counters
+from ftnids.alerts.outputs import CONFIRMED
 from ftnids.errors import FtnidsError
 from ftnids.lab import verify
 
@@ -29,7 +30,7 @@ def summarize(statuses: Mapping[str, Status], out: Path) -> dict[str, Any]:
 
 
 def read_alerts(path: Path) -> list[dict[str, Any]]:
-    """The set's alerts.  FtnidsError naming the line that is no JSON object; [] when there is no file."""
+    """The set's confirmed alerts.  FtnidsError naming the line that is no JSON object; [] when there is no file."""
     if not path.is_file():
         return []
     alerts = []
@@ -40,7 +41,8 @@ def read_alerts(path: Path) -> list[dict[str, Any]]:
             alert = None
         if not isinstance(alert, dict):
             raise FtnidsError(f"{path} line {number} is no JSON object: {line[:80]!r}")
-        alerts.append(alert)
+        if alert.get("ftnids", {}).get("status", CONFIRMED) == CONFIRMED:
+            alerts.append(alert)
     return alerts
 
 

@@ -113,6 +113,7 @@ class Transport:
         _check_exposure(me, self._addresses, keys)
         self._door = Door(self._addresses[me], [a for member, a in enumerate(self._addresses) if member != me])
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._watched = -1  # of others, that `receive` returns for, too
         self._context: zmq.Context[Socket] = zmq.Context(1)
         self._links: dict[int, Link] = {}
         try:
@@ -205,6 +206,12 @@ class Transport:
         """Let `receive` return; may be called from any thread, and does nothing once closed."""
         if not self._context.closed:
             os.eventfd_write(self._wakeup, 1)
+
+    def watch(self, fd: int) -> None:
+        """Let `receive` return when `fd` is readable, too, from now on; -1: none."""
+        if fd >= 0:
+            self._watched = fd
+            self._poller.register(fd, zmq.POLLIN)
 
     def renew(self, keys: Keys) -> bool:
         """Go on with other keys: this replica's own, its peers', or both; whether any is another one.
@@ -326,6 +333,7 @@ class Transport:
         if self._wakeup in ready:
             os.eventfd_read(self._wakeup)
             news = True
+        news = news or self._watched in ready
         if self._inbox_monitor in ready:
             self._watch_inbox(now)
         if self._gatekeeper.socket in ready:

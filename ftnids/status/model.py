@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Final
 
 from ftnids import limits
@@ -82,18 +83,31 @@ class AlertLog:
         self._alerts: OrderedDict[str, Alert] = OrderedDict()
 
     def add(self, alerts: Iterable[Alert]) -> None:
-        """Take in what a member's snapshot has; what is provisional there may be known better already."""
+        """Take in what a member's snapshot has; another one may know better: confirmed holds, then retracted."""
         for alert in alerts:
             alert_id = str(alert.get("id"))
             known = self._alerts.get(alert_id)
-            if known is None or alert.get("status") != "provisional":
+            if known is None or _rank(alert) >= _rank(known):
                 self._alerts[alert_id] = alert
         while len(self._alerts) > limits.TOP_ALERTS:
             self._alerts.popitem(last=False)
 
-    def newest(self) -> list[Alert]:
-        """By their times, the newest first."""
-        return sorted(self._alerts.values(), key=lambda alert: str(alert.get("time")), reverse=True)
+    def newest(self, now: float = 0.0) -> list[Alert]:
+        """By their times, the newest first; at `now`, seconds since the epoch, what is provisional for too long is
+        retracted."""
+        shown = [_lapsed(alert, now) for alert in self._alerts.values()]
+        return sorted(shown, key=lambda alert: str(alert.get("time")), reverse=True)
+
+
+def _rank(alert: Alert) -> int:
+    return {"provisional": 0, "retracted": 1}.get(str(alert.get("status")), 2)
+
+
+def _lapsed(alert: Alert, now: float) -> Alert:
+    until = str(alert.get("until") or "~")
+    if alert.get("status") != "provisional" or not until < f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%S}":
+        return alert
+    return {**alert, "status": "retracted"}
 
 
 @dataclass

@@ -193,7 +193,7 @@ def _alerts(model: Model, choice: Choice, width: int, height: int) -> list[Line]
     """The newest alerts, as many as fit."""
     if height < 2:
         return []
-    alerts = model.alerts.newest()
+    alerts = model.alerts.newest(model.view.time if model.view else 0.0)
     first = min(choice.scroll, max(0, len(alerts) - (height - 1)))
     shown = alerts[first : first + height - 1]
     place = f" {first + 1} to {first + len(shown)} of {len(alerts)}" if alerts else " none yet"

@@ -193,7 +193,7 @@ static enum stream_result look(struct stream *s)
         ftn_store_release(s->reader->report.state, FTN_READER_ENDED);
         return STREAM_END;
     }
-    return s->speculates ? look_ahead(s) : STREAM_EMPTY;
+    return s->speculates && ftn_load_acquire(s->reader->orders.ahead) ? look_ahead(s) : STREAM_EMPTY;
 }
 
 void stream_begin(struct stream *s, bool idle)

@@ -141,4 +141,10 @@ def test_following_through_rotation_truncation_and_a_new_file(follower: Follower
     output.write([record(27, "retracted")])
     output.close()
     assert follower.seqs(2) == [27, 27]
+    late = record(28, "provisional")
+    late["ftnids"]["until"] = "2023-11-14T22:13:20.000000+0000"  # of a replica that died, and stays away
+    output = JsonLines(path)
+    output.write([late])
+    output.close()
+    assert follower.seqs(2) == [28, 28]
     assert follower.end() == 130

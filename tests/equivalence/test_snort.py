@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from ftnids.alerts import history
 from snort_adapter.launchers import launcher
 from tests.lab.test_lab import check_alerts, check_streams, lab
 
@@ -30,3 +33,25 @@ def test_alerts_are_those_of_one_snort(
     assert summary["alerts_out"] > 0
     thrown_back = sum(row["rollbacks"] for row in summary["replicas"])
     assert (thrown_back > 0) == (mode[0] == "optimistic")
+
+
+@pytest.mark.slow
+def test_they_are_the_same_with_provisional_ones(
+    tmp_path: Path, needs_snort: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Each of which has another word in the end."""
+    if reason := launcher("snort").ring_fault():
+        pytest.skip(reason)
+    monkeypatch.setenv("FTNIDS_ALERTS__PROVISIONAL", "true")
+    asked = ("--no-netns", "--pps", "2000", "--ids", "snort", "--mode", "optimistic", "--checkpoint", "fork")
+    status, summary, told = lab(tmp_path / "out", *asked, "--loss", "0.05", "--seed", str(seed), "--reference")
+    assert status == 0, told
+    assert summary["alert_differences"] == []
+    written = [json.loads(line)["ftnids"] for line in (tmp_path / "out" / "alerts.jsonl").read_text().splitlines()]
+    count = Counter((one["id"], one["status"]) for one in written)
+    assert set(count.values()) == {1}
+    early = {alert_id for alert_id, status in count if status == "provisional"}
+    assert early
+    assert early <= {alert_id for alert_id, status in count if status != "provisional"}
+    told_of = [row["ftnids"]["status"] for row in history.alerts([tmp_path / "out" / "alerts.jsonl"])]
+    assert told_of.count("confirmed") == summary["alerts_out"] > 0

@@ -49,3 +49,39 @@ def test_what_failed_is_tried_again_after_a_pause() -> None:
     assert not policy.speculates
     clock.now += SPECULATION_PAUSE_S
     assert policy.speculates
+
+
+@pytest.mark.parametrize(("lead", "lag", "pauses"), [(20, 1, 0), (1, 20, 1), (0, 0, 0)])
+def test_of_an_ids_that_takes_its_checkpoints_itself_the_lead_is_what_it_gains(
+    lead: int, lag: int, pauses: int
+) -> None:
+    clock = Clock()
+    policy = Policy(clock=clock)
+    for number in range(300):  # 5 ms each: it lags while it takes the checkpoint, and leads with it
+        policy.watched(-lag, None)
+        clock.now += 0.005
+        policy.watched(-lag, number)
+        clock.now += 0.005
+        policy.watched(lead, number)
+        if not policy.speculates:
+            assert number > 2 * SPECULATION_TRIALS, "judged too early"
+            break
+    assert (policy.pauses, policy.speculates) == (pauses, not pauses)
+    clock.now += SPECULATION_PAUSE_S
+    assert policy.speculates
+
+
+def test_what_was_early_and_is_gone_back_to_is_no_gain() -> None:
+    clock = Clock()
+    policy = Policy(clock=clock)
+    for number in range(300):
+        policy.watched(50, number)
+        clock.now += 0.005
+        policy.watched(50, number)
+        policy.set_back()
+        policy.watched(-1, None)
+        clock.now += 0.001
+        policy.watched(-1, None)
+        if not policy.speculates:
+            break
+    assert policy.pauses == 1

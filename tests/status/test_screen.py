@@ -218,6 +218,11 @@ def test_alerts_have_their_last_status_and_are_bounded() -> None:
     log.add([alert(1, "provisional"), alert(2, "provisional"), alert(3)])
     log.add([alert(1, "retracted"), alert(2), alert(2, "provisional")])
     assert [one["status"] for one in log.newest()] == ["confirmed", "confirmed", "retracted"]
+    log.add([alert(2, "retracted")])  # by a replica that came back after another one had confirmed it
+    log.add([{**alert(4, "provisional"), "until": "2027-01-15T08:00:30.000000+0000"}])
+    assert log.newest(1_800_000_029.0)[0]["status"] == "provisional"
+    told = [one["status"] for one in log.newest(1_800_000_031.0)]
+    assert told == ["retracted", "confirmed", "confirmed", "retracted"]
     log.add(alert(number) for number in range(limits.TOP_ALERTS + 10))
     assert len(log.newest()) == limits.TOP_ALERTS
     model = running()
