@@ -168,8 +168,11 @@ static enum stream_result look(struct stream *s)
     const bool ended = ftn_load_acquire(header->ended) != 0; /* before `agreed`, which then stands */
     const uint64_t stable = ftn_load_acquire(header->stable), freed = ftn_load_acquire(header->fed);
     if (s->reader->is.mode != FTN_STABLE_ONLY) {
-        s->epoch = ftn_load_acquire(header->epoch); /* after `stable`: what became stable was right as of this epoch */
-        if (s->epoch != ftn_load_acquire(s->reader->orders.good_epoch))
+        const uint64_t epoch = ftn_load_acquire(header->epoch); /* after `stable`: what is stable was right as of it */
+        if (s->position != s->done_position && epoch != s->epoch)
+            return STREAM_EMPTY; /* what was taken since stream_begin is of another: the replica does not know of it yet */
+        s->epoch = epoch;
+        if (epoch != ftn_load_acquire(s->reader->orders.good_epoch))
             return STREAM_EMPTY; /* until the replica has looked */
         if (s->checkpoint < s->position && stable >= s->position)
             checkpoint_discard(s);
