@@ -37,6 +37,7 @@ APART: Final = (  # ... and these, which do little for a long time or are in nob
     "scenarios/test_network.py::test_the_sync_link_is_cut[60-0.3]",
     "scenarios/test_upgrade.py::test_a_release_that_skips_a_version_is_told_so_and_stays_outside",
     "scenarios/test_watching.py::test_a_death_and_a_return_are_seen",
+    "scenarios/test_handover.py::",
     "test_wheel.py::",
 )
 NICE: Final = {"waits": 0, "apart": 0, "feeds": 19, "computes": 19}  # where replicas must answer in time goes first

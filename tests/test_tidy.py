@@ -152,6 +152,12 @@ def test_rooms_do_not_reach_around() -> None:
     assert not found, f"not allowed by the table of rooms: {found}"
 
 
+def test_loggers_come_from_the_log() -> None:
+    """structlog's own default is standard output, which belongs to the commands."""
+    for path in sorted((ROOT / "ftnids").rglob("*.py")):
+        assert path.name == "log.py" or "structlog.get_logger" not in path.read_text(), path
+
+
 def test_limits_live_in_limits() -> None:
     """Module constants named like limits stand in limits.py alone, and each limit there bounds something."""
     limit = re.compile(r"^(MAX|MIN)_[A-Z_]+\b(?=\s*[:=])", re.MULTILINE)

@@ -20,15 +20,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import structlog
-
 from ftnids import log as logs
 from ftnids.alerts.readers import Record
 from ftnids.limits import ALERT_TABLE, DIVERGENCE_MS
+from ftnids.log import get
 
 MS: int = 1_000_000  # ns
 
-log = structlog.get_logger()
+log = get("alerts")
 
 
 @dataclass(slots=True)

@@ -14,14 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-import structlog
-
 from ftnids import log as logs
 from ftnids.alerts.readers import Record
 from ftnids.errors import ConfigError
 from ftnids.limits import ALERT_BACKLOG, ALERT_BACKLOG_BYTES, ALERT_LOOKUP_BYTES, ALERT_STRETCHES, ALERT_TABLE
+from ftnids.log import get
 
-log = structlog.get_logger()
+log = get("alerts")
 
 
 class Output(Protocol):

@@ -20,16 +20,15 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from ftnids import log as logs
 from ftnids.alerts.history import parse
 from ftnids.alerts.outputs import as_line
 from ftnids.alerts.readers import Record, eve_time
 from ftnids.errors import ConfigError
 from ftnids.limits import PROVISIONAL_BYTES, PROVISIONAL_OPEN, PROVISIONAL_S
+from ftnids.log import get
 
-log = structlog.get_logger()
+log = get("alerts")
 JOURNAL: Final = "provisional.jsonl"  # in the log directory
 _CLOSED: Final = "closed"  # the key of a line that says which are open no more
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-import structlog
-
 from ftnids.core import pcap_header
 from ftnids.limits import ARCHIVES, SMALL_ARCHIVE
+from ftnids.log import get
 
-log = structlog.get_logger()
+log = get("feed")
 
 
 def put_aside(path: Path) -> None:

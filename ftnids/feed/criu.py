@@ -28,14 +28,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from ftnids.feed.checkpoint import CheckpointError
 from ftnids.feed.images import Image, Images, log_sizes, truncate_logs, writes_elsewhere
 from ftnids.feed.namespace import PLACE, Child, Namespace
 from ftnids.limits import CRIU_CHECK_S, CRIU_DUMP_S, CRIU_PIDS, CRIU_RESTORE_S, FEED_WAIT_S
+from ftnids.log import get
 
-log = structlog.get_logger()
+log = get("feed")
 OLDEST: Final = (4, 1)
 INSTALL: Final = "install CRIU 4.1 or newer (make setup does), or name one in FTNIDS_CRIU"
 FIRST_PID: Final = 9  # an IDS is process 10 in its namespace; CRIU and its helpers get numbers far from its threads'

@@ -14,15 +14,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from ftnids.feed.checkpoint import CheckpointError
 from ftnids.feed.criu import FIRST_PID, Criu, empty
 from ftnids.feed.images import Image, Images, blank_logs
 from ftnids.feed.namespace import PLACE, Child, Namespace
 from ftnids.limits import CRIU_RESTORE_S
+from ftnids.log import get
 
-log = structlog.get_logger()
+log = get("feed")
 FOLDER: Final = "checkpoints"  # in run_dir
 OUTGOING: Final = "checkpoints-out"  # images for other replicas ...
 INCOMING: Final = "checkpoints-in"  # ... and of theirs

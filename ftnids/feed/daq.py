@@ -23,8 +23,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from ftnids.core import Ring
 from ftnids.core.reader import Mode, Reader, Report, State
 from ftnids.errors import RingError
@@ -32,9 +30,10 @@ from ftnids.feed.checkpoint import Adopted, gone
 from ftnids.feed.ids import DeathError, Ids, Run
 from ftnids.feed.policy import Policy
 from ftnids.limits import AHEAD_SPAN, FEED_LOOK_S, FEED_WAIT_S, IDS_START_S, IDS_TERM_S, SPECULATION_JUDGE_S
+from ftnids.log import get
 from snort_adapter.launchers import IdsLauncher
 
-log = structlog.get_logger()
+log = get("feed")
 PR_SET_CHILD_SUBREAPER: Final = 36
 GO_ON_S: Final = 0.0002  # between two looks whether a checkpoint has gone on
 

@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
-import structlog
 
 from ftnids import affinity
 from ftnids import log as logs
@@ -51,9 +50,10 @@ from ftnids.limits import (
     IDS_TERM_S,
     IDS_VOIDS,
 )
+from ftnids.log import get
 from snort_adapter.launchers import AlertReader, IdsLauncher
 
-log = structlog.get_logger()
+log = get("feed")
 
 
 class DeathError(Exception):

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from ftnids.feed.checkpoint import CheckpointError
 from ftnids.limits import IMAGES
+from ftnids.log import get
 
-log = structlog.get_logger()
+log = get("feed")
 CRIU_FILES: Final = "criu"  # the folder in an image that holds what CRIU writes
 
 

@@ -23,8 +23,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from ftnids.errors import FeedError
 from ftnids.feed.checkpoint import CheckpointError, IdsProcess
 from ftnids.feed.criu_checkpoints import OUTGOING, CriuCheckpoints
@@ -35,9 +33,10 @@ from ftnids.feed.ring import AgreedRing
 from ftnids.feed.sinks import Sink
 from ftnids.feed.transfer import Manifest
 from ftnids.limits import FEED_WAIT_S
+from ftnids.log import get
 from snort_adapter.launchers import IdsLauncher
 
-log = structlog.get_logger()
+log = get("feed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from ftnids.errors import RingError
@@ -38,9 +37,10 @@ from ftnids.feed.kept import KeptIds
 from ftnids.feed.policy import Policy
 from ftnids.feed.ring import AgreedRing, agreed_hashes
 from ftnids.limits import AHEAD_SPAN, AHEAD_TOLERANCE_US, FEED_BATCH, FEED_WAIT_S
+from ftnids.log import get
 from snort_adapter.launchers import IdsLauncher
 
-log = structlog.get_logger()
+log = get("feed")
 
 
 class SpeculativeRing(AgreedRing, Protocol):

@@ -14,11 +14,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import structlog
-
 from ftnids.limits import SPECULATION_JUDGE_S, SPECULATION_PAUSE_S, SPECULATION_TRIALS
+from ftnids.log import get
 
-log = structlog.get_logger()
+log = get("feed")
 
 
 class Policy:

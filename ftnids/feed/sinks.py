@@ -14,15 +14,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
 from ftnids.core import pcap_header
 from ftnids.errors import FeedError
 from ftnids.feed.lines import hash_lines
 from ftnids.feed.ring import AgreedRing, agreed_hashes
 from ftnids.limits import FEED_BATCH, FEED_WAIT_S
+from ftnids.log import get
 
-log = structlog.get_logger()
+log = get("feed")
 
 
 class Sink:

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-import structlog
+from ftnids.log import get
 
-log = structlog.get_logger()
+log = get("feed")
 IN_MODIFY: Final = 0x2
 EVENT_BYTES: Final = 65_536
 

@@ -1,4 +1,4 @@
-"""The set's alerts are those of one Snort over all that was captured, read ahead or not, whatever was lost."""
+"""The set's alerts are those of one IDS over all that was captured, fed ahead or not, whatever was lost."""
 
 from __future__ import annotations
 
@@ -13,18 +13,26 @@ from ftnids.alerts import history
 from snort_adapter.launchers import launcher
 from tests.lab.test_lab import check_alerts, check_streams, lab
 
-LOSSES = ["0.01", "0.05", "0.2"] if os.environ.get("FTNIDS_ALL") else ["0.05"]  # the run of all tests is to be short
+ALL = bool(os.environ.get("FTNIDS_ALL"))  # the run of all tests is to be short
+LOSSES = ["0.01", "0.05", "0.2"] if ALL else ["0.05"]
+WAYS = [("snort", "pessimistic", "none"), ("snort", "optimistic", "fork"), ("suricata", "optimistic", "criu")]
+if ALL:
+    WAYS += [("suricata", "pessimistic", "none"), ("snort", "optimistic", "criu")]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("mode", [("pessimistic", "none"), ("optimistic", "fork")], ids="-".join)
-def test_alerts_are_those_of_one_snort(
-    tmp_path: Path, needs_snort: Path, mode: tuple[str, str], loss: str, seed: int
+@pytest.mark.parametrize("way", WAYS, ids="-".join)
+def test_alerts_are_those_of_one_ids(
+    tmp_path: Path, request: pytest.FixtureRequest, way: tuple[str, str, str], loss: str, seed: int
 ) -> None:
-    if reason := launcher("snort").ring_fault():
+    ids, mode, checkpoint = way
+    request.getfixturevalue(f"needs_{ids}")
+    if checkpoint == "criu":
+        request.getfixturevalue("needs_criu")
+    elif ids == "snort" and (reason := launcher("snort").ring_fault()):
         pytest.skip(reason)
-    asked = ("--no-netns", "--pps", "2000", "--ids", "snort", "--mode", mode[0], "--checkpoint", mode[1])
+    asked = ("--no-netns", "--pps", "2000", "--ids", ids, "--mode", mode, "--checkpoint", checkpoint)
     status, summary, told = lab(tmp_path / "out", *asked, "--loss", loss, "--seed", str(seed), "--reference")
     assert status == 0, told
     check_streams(tmp_path / "out", summary)
@@ -32,7 +40,7 @@ def test_alerts_are_those_of_one_snort(
     assert summary["alert_differences"] == []
     assert summary["alerts_out"] > 0
     thrown_back = sum(row["rollbacks"] for row in summary["replicas"])
-    assert (thrown_back > 0) == (mode[0] == "optimistic")
+    assert (thrown_back > 0) == (mode == "optimistic")
 
 
 @pytest.mark.slow
