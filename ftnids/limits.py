@@ -164,6 +164,7 @@ SPECULATION_PAUSE_S: Final = 30.0  # for which an IDS gets stable packets only, 
 CRIU_CHECK_S: Final = 20.0  # for CRIU to check the kernel, or to say its version
 CRIU_DUMP_S: Final = 20.0  # for CRIU to write an image of an IDS; then it is killed, and there is no checkpoint
 CRIU_RESTORE_S: Final = 20.0  # for CRIU to restore an IDS; then it is killed, and the IDS starts cold
+CRIU_AGAIN_S: Final = 2.0  # in which a restore that met a pid in use is tried again; then the IDS is started cold
 CRIU_PIDS: Final = 1_000  # pids between those of an IDS and those that CRIU's own processes get
 IMAGES: Final = 2  # checkpoints of an IDS on disk; the oldest goes before a new one is made
 IMAGE_CHUNK: Final = 1 << 18  # bytes of an image in one piece

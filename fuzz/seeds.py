@@ -88,10 +88,22 @@ def _messages() -> list[m.Message]:
     ]
 
 
+def _transfer() -> list[m.Message]:
+    """What replicas say for the state of an IDS."""
+    return [
+        m.Ask(**COMMON, transfer=1 << 63, seq=1006, facts=b'{"ids": "suricata 7.0.10"}'),
+        m.Offer(**COMMON, transfer=1 << 63, manifest=b'{"format": 1}'),
+        m.Chunk(**COMMON, transfer=1 << 63, number=3, data=b"piece"),
+        m.Taken(**COMMON, transfer=1 << 63, chunks=3),
+        m.Refuse(**COMMON, transfer=1 << 63, again=True, reason="busy"),
+    ]
+
+
 def _wire() -> Iterator[bytes]:
-    for message in _messages():
+    later = (m.Install, m.Ask, m.Offer, m.Chunk, m.Taken, m.Refuse)  # of version 2
+    for message in [*_messages(), *_transfer()]:
         yield wire.encode(message, CLUSTER)
-        if not isinstance(message, m.Install):  # of a view of version 2
+        if not isinstance(message, later):
             yield wire.encode(message, CLUSTER, wire.oldest())
     yield wire.encode(m.Install(**COMMON, installed=VIEW, members=5, start={0: 56}), CLUSTER, wire.oldest())
 

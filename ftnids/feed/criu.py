@@ -31,7 +31,7 @@ from typing import Final
 from ftnids.feed.checkpoint import CheckpointError
 from ftnids.feed.images import Image, Images, log_sizes, truncate_logs, writes_elsewhere
 from ftnids.feed.namespace import PLACE, Child, Namespace
-from ftnids.limits import CRIU_CHECK_S, CRIU_DUMP_S, CRIU_PIDS, CRIU_RESTORE_S, FEED_WAIT_S
+from ftnids.limits import CRIU_AGAIN_S, CRIU_CHECK_S, CRIU_DUMP_S, CRIU_PIDS, CRIU_RESTORE_S, FEED_WAIT_S
 from ftnids.log import get
 
 log = get("feed")
@@ -39,7 +39,8 @@ OLDEST: Final = (4, 1)
 INSTALL: Final = "install CRIU 4.1 or newer (make setup does), or name one in FTNIDS_CRIU"
 FIRST_PID: Final = 9  # an IDS is process 10 in its namespace; CRIU and its helpers get numbers far from its threads'
 _HARMLESS: Final = ("rlimit: Can't setup RLIMIT_NOFILE",)  # CRIU goes on after these
-_TAKEN: Final = ("Unable to create a thread: -17", "File exists")  # a pid of the image: by CRIU itself, or not free yet
+# A pid of the image is not free yet: Linux 6.15 and newer free those of threads after their leader could be reaped.
+_TAKEN: Final = ("Unable to create a thread: -17", "File exists")
 _LOG_THERE: Final = "let its configuration name files without a folder, or use feed.mode = pessimistic"
 _HINTS: Final = {
     "No space left": "make room in replica.run_dir",
@@ -124,15 +125,16 @@ class Criu:
             raise CheckpointError(f"cannot bring the logs in {logs} back: {error.strerror}") from None
         # logs that stand in for those of another replica have other modes; all in the folder are the owner's alone
         arguments = ["--restore-detached", "--restore-sibling", "--skip-file-rwx-check"]
-        after_pid = _far(image.last_pid)
-        try:
-            self._run(namespace, "restore", image.criu, arguments, CRIU_RESTORE_S, cpus=cpus, after_pid=after_pid)
-        except CheckpointError as error:
-            if not any(sign in str(error) for sign in _TAKEN):
-                raise
-            log.warning("CRIU tries again", reason=str(error))
-            after_pid = _far(after_pid)
-            self._run(namespace, "restore", image.criu, arguments, CRIU_RESTORE_S, cpus=cpus, after_pid=after_pid)
+        after_pid, until = _far(image.last_pid), time.monotonic() + CRIU_AGAIN_S
+        while True:
+            try:
+                self._run(namespace, "restore", image.criu, arguments, CRIU_RESTORE_S, cpus=cpus, after_pid=after_pid)
+                break
+            except CheckpointError as error:
+                if not any(sign in str(error) for sign in _TAKEN) or time.monotonic() > until:
+                    raise
+                log.debug("CRIU tries again", reason=str(error))
+                time.sleep(FEED_WAIT_S / 20)
         return namespace.adopt(image.pid, image.args)
 
     def self_test(self, folder: Path) -> float:

@@ -155,6 +155,7 @@ class Namespace:
             except OSError as error:
                 raise CheckpointError(f"the keeper of the IDS's namespaces is gone: {error.strerror}") from None
             answer, pidfds = self._answer(KEEPER_S)
+            self._statuses.pop(answer["pid"], None)  # of one before it, which nobody asked for
         return Child(self, args, answer["pid"], pidfds[0])
 
     def _answer(self, timeout_s: float) -> tuple[dict[str, Any], list[int]]:

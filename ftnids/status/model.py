@@ -19,6 +19,7 @@ REPLICA: Final = "replica"
 ALERTS: Final = "alerts"
 HELP: Final = "help"
 PAGE: Final = 10  # lines that PgUp and PgDn move
+LATEST: Final = 253_402_300_799.0  # the last second that a time stamp can tell: 9999-12-31T23:59:59
 
 KEYS: Final = (
     ("q", "quit"),
@@ -95,7 +96,8 @@ class AlertLog:
     def newest(self, now: float = 0.0) -> list[Alert]:
         """By their times, the newest first; at `now`, seconds since the epoch, what is provisional for too long is
         retracted."""
-        shown = [_lapsed(alert, now) for alert in self._alerts.values()]
+        moment = datetime.fromtimestamp(min(max(0.0, now), LATEST), UTC).isoformat(timespec="seconds")[:19]
+        shown = [_lapsed(alert, moment) for alert in self._alerts.values()]
         return sorted(shown, key=lambda alert: str(alert.get("time")), reverse=True)
 
 
@@ -103,9 +105,8 @@ def _rank(alert: Alert) -> int:
     return {"provisional": 0, "retracted": 1}.get(str(alert.get("status")), 2)
 
 
-def _lapsed(alert: Alert, now: float) -> Alert:
-    until = str(alert.get("until") or "~")
-    if alert.get("status") != "provisional" or not until < f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%S}":
+def _lapsed(alert: Alert, moment: str) -> Alert:
+    if alert.get("status") != "provisional" or not str(alert.get("until") or "~") < moment:
         return alert
     return {**alert, "status": "retracted"}
 
