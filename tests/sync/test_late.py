@@ -6,6 +6,7 @@ import pytest
 
 from ftnids.sync.watch import FEED, RING
 from tests.sync.cluster import Cluster
+from tests.thinned import some
 
 SLOTS = 1 << 10
 
@@ -14,7 +15,7 @@ def others(cluster: Cluster, victim: int) -> tuple[int, ...]:
     return tuple(r for r in range(cluster.count) if r != victim)
 
 
-@pytest.mark.parametrize(("count", "victim"), [(2, 0), (2, 1), (3, 0), (3, 1), (5, 0), (5, 4)])
+@pytest.mark.parametrize(("count", "victim"), some([(2, 0), (2, 1), (3, 0), (3, 1), (5, 4), (5, 0)]))
 def test_a_capture_that_sticks_leaves_within_a_second_and_comes_back_when_it_moves(count: int, victim: int) -> None:
     """Victim 0 is the coordinator: the members vote."""
     cluster = Cluster(count).ready()
