@@ -44,9 +44,11 @@ def check_streams(out: Path, summary: dict[str, Any]) -> None:
     assert json.loads((out / "summary.json").read_text()) == summary
 
 
+LOSSES = ("0.0005", "0.005", "0.05", "0.2", "0.5")
+
+
 @pytest.mark.parametrize(
-    ("loss", "replicas"),
-    some((loss, n) for i, loss in enumerate(("0.0005", "0.005", "0.05", "0.2", "0.5")) for n in ((2, 3), (3, 2))[i % 2]),
+    ("loss", "replicas"), some((loss, n) for i, loss in enumerate(LOSSES) for n in ((2, 3), (3, 2))[i % 2])
 )
 def test_streams_are_equal_at_any_loss(tmp_path: Path, loss: str, replicas: int) -> None:
     """Section 5.1 of the paper; and nothing that any replica captured is missing, twice, or out of place."""
