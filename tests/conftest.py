@@ -55,6 +55,7 @@ NEEDS: Final = (
     "needs_redis",
     "needs_shared_trace",
 )
+PROGRAMS: Final = {"needs_root", "needs_suricata", "needs_snort", "needs_criu", "needs_redis"}
 CLONE_NEWNS: Final = 0x00020000
 PR_SET_CHILD_SUBREAPER: Final = 36
 LEAVE_S: Final = 3.0  # how long an ended test's processes and namespaces may take to go
@@ -148,6 +149,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         wanted = [mark.name for mark in item.iter_markers() if mark.name in NEEDS]
         if isinstance(item, pytest.Function):
             item.fixturenames.extend(name for name in wanted if name not in item.fixturenames)
+        if part(item.nodeid) in ("waits", "apart") or PROGRAMS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 # -- seeds -----------------------------------------------------------------------------------------
