@@ -114,10 +114,11 @@ class Criu:
         child.send_signal(signal.SIGKILL if stop else signal.SIGCONT)
         return Image(folder, seq, child.inside, last_pid, tuple(child.args), sizes)
 
-    def restore(self, namespace: Namespace, image: Image, logs: Path, cpus: Collection[int] = ()) -> Child:
+    def restore(self, namespace: Namespace, image: Image, logs: Path, fifo: Path, cpus: Collection[int] = ()) -> Child:
         """The IDS as it was, its logs in `logs` as long as they were; the one that ran must be dead.
 
-        CheckpointError: nothing runs.
+        What lay in its FIFO lies in `fifo` again, whose writing end must be open, and nothing else; `fifo` is outside
+        of the namespaces.  CheckpointError: nothing runs.
         """
         try:
             truncate_logs(logs, image.sizes)
@@ -127,6 +128,7 @@ class Criu:
         arguments = ["--restore-detached", "--restore-sibling", "--skip-file-rwx-check"]
         after_pid, until = _far(image.last_pid), time.monotonic() + CRIU_AGAIN_S
         while True:
+            empty(fifo)  # of what came later, and of what a try before had brought back
             try:
                 self._run(namespace, "restore", image.criu, arguments, CRIU_RESTORE_S, cpus=cpus, after_pid=after_pid)
                 break
@@ -156,7 +158,7 @@ class Criu:
             _pass(writer, logs / "out", b"taken back\n", b"before the dump\n")
             child.kill()
             child.wait(CRIU_RESTORE_S)
-            self.restore(namespace, image, logs)
+            self.restore(namespace, image, logs, fifo)
             _pass(writer, logs / "out", b"after the restore\n", b"before the dump\n")
         except (OSError, subprocess.TimeoutExpired) as error:
             raise CheckpointError(f"criu {self.version}: its self-test fails: {error}") from None
@@ -224,13 +226,19 @@ def unread(fd: int) -> int:
 
 
 def empty(fifo: Path) -> None:
-    """Throw away what lies unread in a FIFO whose writing end is open; a restore brings back what belongs there."""
-    fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    """Throw away what lies unread in a FIFO whose writing end is open; a restore brings back what belongs there.
+
+    CheckpointError where it cannot be read.
+    """
     try:
-        while unread(fd):
-            os.read(fd, 1 << 16)
-    finally:
-        os.close(fd)
+        fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            while unread(fd):
+                os.read(fd, 1 << 16)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise CheckpointError(f"cannot empty {fifo}: {error.strerror}") from None
 
 
 def _plain(line: str) -> str:

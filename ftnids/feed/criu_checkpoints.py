@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from ftnids.feed.checkpoint import CheckpointError
-from ftnids.feed.criu import FIRST_PID, Criu, empty
+from ftnids.feed.criu import FIRST_PID, Criu
 from ftnids.feed.images import Image, Images, blank_logs
 from ftnids.feed.namespace import PLACE, Child, Namespace
 from ftnids.limits import CRIU_RESTORE_S
@@ -106,9 +106,9 @@ class CriuCheckpoints:
         namespace = None
         try:
             namespace = Namespace({"run": fifo.parent, "log": logs})
-            self._child = self._criu.restore(namespace, image, logs, cpus)
+            self._child = self._criu.restore(namespace, image, logs, fifo, cpus)
             writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except CheckpointError:
+        except (CheckpointError, OSError):
             if namespace is not None:
                 namespace.close()
             raise
@@ -175,12 +175,9 @@ class CriuCheckpoints:
         self._child.kill()
         try:
             self._child.wait(CRIU_RESTORE_S)
-            empty(self._fifo)
         except subprocess.TimeoutExpired:
             raise CheckpointError(f"process {self._child.pid} does not die") from None
-        except OSError as error:
-            raise CheckpointError(f"cannot empty {self._fifo}: {error.strerror}") from None
-        self._child = self._criu.restore(self._namespace, self._image, self._logs, self._cpus)
+        self._child = self._criu.restore(self._namespace, self._image, self._logs, self._fifo, self._cpus)
         return self._child
 
     def close(self) -> None:

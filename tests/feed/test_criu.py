@@ -149,6 +149,33 @@ def test_a_pid_that_is_taken_at_first(target: Target, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("target", [{"slow": 0.2}], indirect=True)
+def test_a_pid_that_is_taken_at_last(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CRIU has filled the pipe by then: what lay in there comes once all the same."""
+    target.start()
+    target.feed(*range(200))
+    while not target.logged():
+        time.sleep(0.002)
+    left = unread(target.fd)
+    target.backend.take(200)
+    run, tries = Criu._run, 0
+
+    def failing(self: Criu, *arguments: Any, **options: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            fd = os.open(target.backend._fifo, os.O_RDWR | os.O_NONBLOCK)  # as CRIU does
+            os.write(fd, b"x" * left)
+            os.close(fd)
+            raise CheckpointError("criu restore failed: Unable to create a thread: -17")
+        run(self, *arguments, **options)
+
+    monkeypatch.setattr(Criu, "_run", failing)
+    target.child = target.backend.restore()
+    assert unread(target.fd) == left
+    target.child.kill()
+
+
+@pytest.mark.parametrize("target", [{"slow": 0.2}], indirect=True)
 def test_what_lies_unread_in_the_pipe_is_part_of_a_checkpoint(target: Target) -> None:
     target.start()
     many = list(range(200))
