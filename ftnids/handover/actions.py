@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ftnids.limits import MAX_TEXT
 from ftnids.sync.actions import Note, Send
 from ftnids.sync.messages import Offer
+
+
+def clipped(reason: str) -> str:
+    """`reason`, no longer than a message may have it: of many libraries that differ, the first ones."""
+    return reason.encode(errors="replace")[:MAX_TEXT].decode(errors="ignore")
+
 
 # -- the joiner's --------------------------------------------------------------------------------
 

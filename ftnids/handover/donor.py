@@ -20,7 +20,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from ftnids.handover.actions import Action, Drop, Prepare, Read
+from ftnids.handover.actions import Action, Drop, Prepare, Read, clipped
 from ftnids.limits import (
     STATE_ASK_S,
     STATE_DELAY_S,
@@ -122,12 +122,12 @@ class Donor:
 
     def tick(self, now_ns: int) -> None:
         """Send what may be sent, and give up on who does not answer."""
-        if self.phase is Phase.FREE or self.phase is Phase.PREPARING:
+        if self.phase is Phase.FREE:
             return
         if now_ns - self._heard_ns > STATE_SILENCE_S * SECOND:
-            self._end(f"member {self.joiner} takes nothing for {STATE_SILENCE_S:.0f} s")
+            self._end(f"member {self.joiner} is silent for {STATE_SILENCE_S:.0f} s")
             return
-        if self.phase is Phase.OFFERED:
+        if self.phase is not Phase.SENDING:
             return
         if self._next > self.acked and now_ns - self._acked_ns > STATE_ASK_S * SECOND:
             self._next, self._window, self._acked_ns = self.acked, LEAST, now_ns
@@ -224,7 +224,7 @@ class Donor:
             self._asked = last
 
     def _refuse(self, member: int, transfer: int, reason: str, *, again: bool = False) -> None:
-        self._out.append(Send(member, Refuse(*self._head, transfer, again, reason)))
+        self._out.append(Send(member, Refuse(*self._head, transfer, again, clipped(reason))))
 
     def _end(self, reason: str, *, tell: bool = True) -> None:
         self.failures += 1

@@ -25,7 +25,7 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ftnids.handover.actions import Action, Check, Cold, Forget, Restore, Write
+from ftnids.handover.actions import Action, Check, Cold, Forget, Restore, Write, clipped
 from ftnids.limits import (
     STATE_ASK_S,
     STATE_BUSY_S,
@@ -78,6 +78,11 @@ class Joiner:
         """Whether an image is waited for."""
         return self.phase not in (Phase.IDLE, Phase.OVER)
 
+    @property
+    def _whole(self) -> bool:
+        """Whether all pieces are here, and some of them not written yet."""
+        return self.phase is Phase.RECEIVING and self._taken == self._pieces
+
     def actions(self) -> list[Action]:
         """What is to be done, in order; the list is the caller's."""
         out, self._out = self._out, []
@@ -103,7 +108,8 @@ class Joiner:
             if isinstance(message, Chunk):
                 self._say_taken(now_ns)
         elif isinstance(message, Refuse):
-            self._refusal(message, now_ns)
+            if not self._whole:
+                self._refusal(message, now_ns)
         elif isinstance(message, Chunk):
             self._chunk(message, now_ns)
         elif message.manifest and self.phase is Phase.ASKING:
@@ -162,6 +168,8 @@ class Joiner:
             self._give_up(f"no state after {STATE_WAIT_S:.0f} s{self._so_far()}")
         elif not self.transfer:
             self._ask_somebody(now_ns)
+        elif self._whole:
+            return  # what is to be written still needs no donor, who may have forgotten this transfer
         elif self.donor not in self.candidates:
             self._failed(f"member {self.donor} is gone", now_ns)
         elif now_ns - self._heard_ns > STATE_SILENCE_S * SECOND:
@@ -254,7 +262,7 @@ class Joiner:
     def _leave_donor(self, reason: str) -> None:
         if self.transfer:
             if reason:
-                self._send(self.donor, Refuse(*self._head, self.transfer, reason=reason))
+                self._send(self.donor, Refuse(*self._head, self.transfer, reason=clipped(reason)))
             self._out.append(Forget(self.transfer))
         self.transfer = 0
         self.phase = Phase.ASKING

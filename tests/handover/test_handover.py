@@ -197,7 +197,7 @@ def test_a_joiner_that_stops_reading_is_given_up(world: World) -> None:
     joiner.receive = joiner.turn = lambda *_: None  # type: ignore[method-assign, assignment]
     before = len(world.sent)
     world.run(donor.clean, limits.STATE_SILENCE_S + 1)
-    assert ("state_not_given", {"member": 1, "reason": "member 1 takes nothing for 10 s"}) in donor.facts
+    assert ("state_not_given", {"member": 1, "reason": "member 1 is silent for 10 s"}) in donor.facts
     sent = sum(isinstance(message, Chunk) for _, _, message in world.sent[before:])
     assert sent < 10 * limits.STATE_WINDOW + limits.STATE_SILENCE_S / limits.STATE_ASK_S * donors.LEAST
 
@@ -213,6 +213,43 @@ def test_a_donor_that_hangs_is_given_up(world: World) -> None:
     world.run(lambda: joiner.over)
     assert joiner.ids == ["from 1"]
     assert ("state_failed", {"member": 0, "reason": "member 0 is silent for 10 s"}) in joiner.facts
+
+
+def test_what_is_all_here_needs_no_donor(world: World) -> None:
+    """It has forgotten the transfer, and then dies, while the joiner's slow disk takes the last pieces."""
+    donor, joiner = world.add(0), world.add(1, slow=400 * MS)
+    joiner.join()
+    world.run(lambda: donor.donor.sent == 1)
+    before = len(joiner.disk[joiner.joiner.transfer])
+    joiner.joiner._say_taken(world.now)
+    world.run(lambda: any(isinstance(message, Refuse) for source, _, message in world.sent if source == 0))
+    world.run(lambda: len(joiner.disk[joiner.joiner.transfer]) > before)
+    world.alive.discard(0)
+    settle(world, joiner)
+    assert joiner.ids == ["from 0"]
+    assert joiner.joiner.failures == 0
+
+
+def test_a_joiner_that_dies_while_an_image_is_waited_for(world: World) -> None:
+    """And that is in the view: another one is not told to wait for ever."""
+    donor, joiner = world.add(0), world.add(1)
+    donor.prepared = lambda _: None  # type: ignore[method-assign, assignment]
+    joiner.join()
+    world.run(lambda: bool(donor.taken))
+    joiner.receive = joiner.turn = lambda *_: None  # type: ignore[method-assign, assignment]
+    world.run(donor.clean, limits.STATE_SILENCE_S + 1)
+    assert donor.donor.phase is donors.Phase.FREE
+
+
+def test_a_long_reason_is_cut(world: World) -> None:
+    why = "; ".join(f"/usr/lib/x86_64-linux-gnu/lib\u00fc{number}.so.1: another file" for number in range(500))
+    donor, joiner = world.add(0), world.add(1, broken={"check": why})
+    joiner.join()
+    settle(world, joiner)
+    said = [message.reason.encode() for _, _, message in world.sent if isinstance(message, Refuse)]
+    assert said
+    assert max(map(len, said)) <= limits.MAX_TEXT
+    assert ("state_not_given", {"member": 1, "reason": f"member 1: {said[0].decode()}"}) in donor.facts
 
 
 def test_a_ring_that_fills_ends_the_wait(world: World) -> None:
