@@ -49,13 +49,15 @@ class Joining:
         self._folder = config.replica.run_dir / INCOMING
         settings = engine.settings
         self.joiner = Joiner(settings.me, settings.incarnation, lambda: secrets.randbits(64) or 1)
-        self.donor = Donor(settings.me, settings.incarnation, "" if self._ids else 'it has feed.state = "cold"')
+        refusal = 'it has feed.state = "cold"' if config.feed.state == "cold" else "it has no IDS that CRIU can copy"
+        self.donor = Donor(settings.me, settings.incarnation, "" if self._ids else refusal)
         self.received = 0
         self.pause_ms = 0.0  # of the feed, for the newest image that was taken
         self._cold = self._ids is None  # do not ask for a state
         self._asked_s = 0.0  # monotonic time of the first question
         self._catches_up = False  # the IDS goes on from an image, and is behind
         self._done: deque[tuple[Future[Any], Callable[[Future[Any]], None]]] = deque()
+        self._woken = False  # something in `_done` does not wait
         self._worker: ThreadPoolExecutor | None = None
         self._incoming: dict[int, Unpacker] = {}  # by transfer
         self._gift: Future[Donation] | None = None  # that is being taken
@@ -72,7 +74,7 @@ class Joining:
 
     def take_over(self, before: Joining) -> None:
         """After a transfer that failed in the life before: this time the IDS is up before the replica joins."""
-        self._cold = self._cold or before.joiner.failures > 0
+        self._cold = self._cold or (before.joiner.failures > 0 and not before.received)
 
     def look_around(self) -> None:
         """Before the feed starts: where a set is heard running, its IDS waits for a state."""
@@ -112,6 +114,7 @@ class Joining:
 
     def tick(self) -> None:
         """Everything that is due; cheap where nothing is."""
+        self._woken = False
         while self._done:
             future, then = self._done.popleft()
             then(future)
@@ -135,7 +138,7 @@ class Joining:
     @property
     def eager(self) -> bool:
         """Whether the main loop is not to wait."""
-        return self.donor.eager
+        return self._woken or self.donor.eager
 
     @property
     def waits(self) -> bool:
@@ -193,9 +196,8 @@ class Joining:
                 unpacker = self._incoming[action.transfer]
                 self._work(unpacker.image, lambda done: self._restore(action.transfer, unpacker.manifest, done))
             case Forget():
-                self._incoming.pop(action.transfer, None)
-                folder = self._folder / f"{action.transfer:x}"
-                self._work(lambda: shutil.rmtree(folder, ignore_errors=True), _nothing)
+                if (dropped := self._incoming.pop(action.transfer, None)) is not None:
+                    self._work(dropped.drop, _nothing)
             case Cold():
                 assert self._ids is not None
                 self._ids.begin(None)
@@ -216,6 +218,7 @@ class Joining:
         def done(future: Future[_T]) -> None:
             self._done.append((future, then))
             if wake:
+                self._woken = True
                 self._transport.wake()
 
         future.add_done_callback(done)
@@ -284,7 +287,9 @@ class Joining:
         assert self._ids is not None
         if prepare.transfer != self.donor.transfer:
             return
-        if reason := _reason(done):
+        most = self._ring.stable + MAX_UNSTABLE
+        late = f"it begins at {prepare.seq}, and here it is {most} at most" if prepare.seq > most else ""
+        if reason := _reason(done) or late:
             self._prepared(prepare.transfer, reason)
             return
         self._gift = self._ids.donate(prepare.seq)

@@ -274,6 +274,29 @@ def test_a_restore_that_fails(net: Net) -> None:
     assert cold(net) == "criu restore failed: no reason"
 
 
+def test_a_donor_that_goes_leaves_no_open_file(net: Net) -> None:
+    donor, joiner = net.sides[0], net.sides[1]
+    net.meddle = lambda message: None if isinstance(message, Chunk) and message.number > 9 else message
+    joiner.joining.start(FIRST)
+    net.run(lambda: joiner.joining.joiner._written == 10)
+    (unpacker,) = joiner.joining._incoming.values()
+    assert unpacker._fd >= 0
+    del net.sides[0]
+    joiner.engine.members = (1,)
+    net.run(lambda: unpacker._fd < 0 and not joiner.left() and bool(joiner.ids.begun))
+    donor.joining.close()
+
+
+def test_a_seq_that_is_far_off_is_not_waited_for(net: Net) -> None:
+    joiner, most = net.sides[1], FIRST + limits.MAX_UNSTABLE
+    joiner.ring.stable = joiner.ring.agreed = joiner.ring.fed = most + 1
+    with capture_logs() as said:
+        joiner.joining.start(most + 1)
+        net.run(lambda: bool(joiner.ids.begun))
+    (reason,) = [line["reason"] for line in said if line["event"] == "state_cold"]
+    assert f"it begins at {most + 1}, and here it is {most} at most" in reason
+
+
 def test_an_image_that_vanishes_at_the_donor(net: Net) -> None:
     def vanishing(message: Message) -> Message:
         if isinstance(message, Chunk):

@@ -158,9 +158,12 @@ def needs(ids: str, ids_digest: str, criu: str) -> bytes:
 def needed(data: bytes) -> Facts:
     """What a joiner says in `needs`; CheckpointError where it is not as it must be."""
     try:
-        return Facts.model_validate_json(data)
+        said = Facts.model_validate_json(data)
     except ValidationError:
         raise CheckpointError("what it says of itself cannot be read") from None
+    if said.mapped:  # `differences` would hash whatever it names here
+        raise CheckpointError("it names files, which is the donor's to do")
+    return said
 
 
 def differences(theirs: Facts, ids: str, ids_digest: str, criu: str) -> list[str]:

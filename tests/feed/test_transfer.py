@@ -225,6 +225,8 @@ def test_what_differs_is_known_before_an_image_is_taken() -> None:
     for wrong in (b"", b"{}", b"[]", b"\xff", mine.model_dump_json().encode() + b"x"):
         with pytest.raises(CheckpointError, match="cannot be read"):
             needed(wrong)
+    with pytest.raises(CheckpointError, match="names files"):  # nothing is hashed for a member
+        needed(mine.model_copy(update={"mapped": {"/bin/sh": "0" * 64}}).model_dump_json().encode())
 
 
 def test_what_differs_is_said() -> None:
