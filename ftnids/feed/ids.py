@@ -18,6 +18,7 @@ its alerts have long been read.
 from __future__ import annotations
 
 import abc
+import bisect
 import os
 import re
 import shutil
@@ -75,6 +76,13 @@ class Voids(Sequence[int]):
         if len(seqs) == IDS_VOIDS:
             counted, seqs = self._seqs = counted + IDS_VOIDS // 2, seqs[IDS_VOIDS // 2 :]
         seqs.append(seq)
+
+    def newest(self, most: int, below: int) -> tuple[int, tuple[int, ...]]:
+        """Of those below `below` the newest, at most so many, and how many there are before them."""
+        counted, seqs = self._seqs
+        end = bisect.bisect_left(seqs, below)
+        begin = max(0, end - most)
+        return counted + begin, tuple(seqs[begin:end])
 
     def __len__(self) -> int:
         counted, seqs = self._seqs

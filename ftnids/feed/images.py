@@ -6,6 +6,7 @@ an earlier process are worth nothing to this one and go at the start.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -76,10 +77,12 @@ class Images:
 
     def remove(self, path: Path) -> None:
         """Remove an image; one that cannot be removed is said and forgotten."""
-        if path in self._kept:
+        with contextlib.suppress(ValueError):  # another thread may be removing it
             self._kept.remove(path)
         try:
             shutil.rmtree(path)
+        except FileNotFoundError:
+            return
         except OSError as error:
             log.warning("checkpoint not removed", folder=str(path), reason=error.strerror or str(error))
 
@@ -113,14 +116,15 @@ def writes_elsewhere(pid: int, folder: Path) -> str:
 
 
 def blank_logs(folder: Path, sizes: dict[str, int]) -> None:
-    """Make the files in `folder` that are missing, as long as `sizes` say, without content.  OSError."""
+    """Make the files in `folder` that are missing or too short as long as `sizes` say, without content.  OSError."""
     for name, size in sizes.items():
         path = folder / name
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                path.chmod(0o600)
-                file.truncate(size)
+            path.touch(mode=0o600, exist_ok=False)
+            path.chmod(0o600)
+        if path.stat().st_size < size:  # rules that are the same, of files with other names
+            os.truncate(path, size)
 
 
 def truncate_logs(folder: Path, sizes: dict[str, int]) -> None:

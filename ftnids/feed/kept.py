@@ -32,7 +32,7 @@ from ftnids.feed.images import Image, Images
 from ftnids.feed.ring import AgreedRing
 from ftnids.feed.sinks import Sink
 from ftnids.feed.transfer import Manifest
-from ftnids.limits import FEED_WAIT_S
+from ftnids.limits import FEED_WAIT_S, MAX_IMAGE_VOIDS
 from ftnids.log import get
 from snort_adapter.launchers import IdsLauncher
 
@@ -79,6 +79,8 @@ class KeptIds(FifoIds):
         self._begun.set()
         self._incoming: tuple[Image, Manifest, Future[int]] | None = None
         self._order: tuple[int, Future[Donation]] | None = None
+        self._ordering = threading.Lock()  # of _order, _incoming and _over
+        self._over = False  # nobody does what is asked for any more
 
     def counters(self) -> dict[str, int]:
         """Those of every IDS, and checkpoints that could not be taken or not be gone back to."""
@@ -102,7 +104,11 @@ class KeptIds(FifoIds):
         if incoming is None:
             future.set_result(self.position)
         else:
-            self._incoming = *incoming, future
+            with self._ordering:
+                if self._over:
+                    future.cancel()
+                else:
+                    self._incoming = *incoming, future
         self.held = False
         self._begun.set()
         return future
@@ -110,9 +116,13 @@ class KeptIds(FifoIds):
     def donate(self, seq: int) -> Future[Donation]:
         """An image taken at `seq` or later, which the caller removes by `returned`; CheckpointError: there is none."""
         future: Future[Donation] = Future()
-        if self._order is not None:
-            self._order[1].cancel()
-        self._order = seq, future
+        with self._ordering:
+            if self._order is not None:
+                self._order[1].cancel()
+            if self._over:
+                future.cancel()
+            else:
+                self._order = seq, future
         return future
 
     def returned(self, image: Image) -> None:
@@ -166,7 +176,8 @@ class KeptIds(FifoIds):
     @property
     def _wanted(self) -> bool:
         """Whether something waits for the IDS to be settled."""
-        return self.held or self._order is not None
+        order = self._order
+        return self.held or (order is not None and not order[1].cancelled())
 
     def _attend(self) -> None:
         """Do what was asked for, if this is the moment."""
@@ -178,11 +189,13 @@ class KeptIds(FifoIds):
                 return
         if self._incoming is not None:
             raise _AnotherError
-        order = self._order
-        if order is not None and self.position >= order[0]:
+        with self._ordering:
+            order = self._order
+            if order is None or not (self.position >= order[0] or order[1].cancelled()):
+                return
             self._order = None
-            if order[1].set_running_or_notify_cancel():
-                self._donate(order[1])
+        if order[1].set_running_or_notify_cancel():
+            self._donate(order[1])
 
     def _donate(self, future: Future[Donation]) -> None:
         run, began = self._current, time.monotonic()
@@ -194,9 +207,10 @@ class KeptIds(FifoIds):
         except CheckpointError as error:
             future.set_exception(error)
             return
-        voids = tuple(seq for seq in list(run.voids) if seq < self.position)
+        older, voids = run.voids.newest(MAX_IMAGE_VOIDS, self.position)
         pause_s = time.monotonic() - began
-        future.set_result(Donation(image, run.process.pid, run.base_seq, run.base_us, voids, pause_s))
+        # A run that began later by as many seqs as had no packet numbers the packets behind them alike.
+        future.set_result(Donation(image, run.process.pid, run.base_seq + older, run.base_us, voids, pause_s))
 
     def _launch(self) -> None:
         if self._incoming is None:
@@ -252,10 +266,12 @@ class KeptIds(FifoIds):
 
     def _close(self) -> None:
         super()._close()
-        for waiting in (self._order, self._incoming):
-            if waiting is not None:
-                waiting[-1].cancel()
-        self._order = self._incoming = None
+        with self._ordering:
+            self._over = True
+            for waiting in (self._order, self._incoming):
+                if waiting is not None:
+                    waiting[-1].cancel()
+            self._order = self._incoming = None
 
     def _failed(self, error: CheckpointError) -> None:
         self.failures += 1

@@ -238,6 +238,10 @@ def test_of_many_void_seqs_the_older_ones_are_only_counted(monkeypatch: pytest.M
     assert [folded._seq(n) for n in range(85, 200)] == [exact._seq(n) for n in range(85, 200)]
     with pytest.raises(IndexError):
         voids[20]
+    older, newest = voids.newest(3, 1096)
+    assert (older, newest) == (17, (1085, 1090, 1095))
+    given = Identifier("a", 990 + older, voids=newest)  # as another replica goes on with it
+    assert [given._seq(n) for n in range(90, 200)] == [exact._seq(n) for n in range(90, 200)]
 
 
 def test_a_log_that_cannot_be_written_is_said_and_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
