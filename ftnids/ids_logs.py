@@ -69,8 +69,10 @@ class IdsLogs:
         withdrawn, self._withdrawn = self._withdrawn, []
         if self._watch is None:
             return alerts, withdrawn
-        for run in list(self._ids.runs):
-            self._watch.follow(run.log_dir)
+        runs = list(self._ids.runs)
+        if runs:
+            self._watch.follow(runs[-1].log_dir)  # to leave a folder is news, too: not to and fro
+        for run in runs:
             if (identifier := self._identifiers.get(run.number)) is None:
                 continue
             scout = self._scouts.setdefault(run.number, Scout(run.reader, run.cuts))

@@ -68,7 +68,8 @@ class Provisional:
     def left(self, known: Collection[str]) -> list[Record]:
         """To be put out at the start, before anything else: what an earlier life left open is retracted, but for the
         ids in `known`, which are out for good.  Call `forget_left` when it is out."""
-        return [self._retracted(record, "restart") for record in self._left if record["ftnids"]["id"] not in known]
+        self._left = [record for record in self._left if record["ftnids"]["id"] not in known]
+        return [self._retracted(record, "restart") for record in self._left]
 
     def forget_left(self) -> None:
         """What was `left` is out."""
@@ -189,6 +190,7 @@ class Provisional:
             temporary.replace(self._path)
         except OSError as error:
             os.close(fd)
+            temporary.unlink(missing_ok=True)
             self._say("journal", "journal of provisional alerts not made anew", error.strerror or str(error))
             return
         os.close(self._fd)

@@ -163,6 +163,7 @@ def test_a_replica_that_was_killed_retracts_what_it_left_open(tmp_path: Path) ->
     assert left[0]["ftnids"]["why"] == "restart"
     assert table(tmp_path).left(()) != []  # killed again before that was out
     after.forget_left()
+    assert after.alerts_retracted == 1
     assert table(tmp_path).left(()) == []
 
 

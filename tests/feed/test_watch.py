@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import select
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ftnids.feed.cuts import Cuts
 from ftnids.feed.watch import LogWatch
+from ftnids.ids_logs import IdsLogs
 
 
 def test_a_line_is_news_once(tmp_path: Path) -> None:
@@ -28,6 +30,21 @@ def test_a_line_is_news_once(tmp_path: Path) -> None:
     finally:
         watch.close()
         watch.close()
+
+
+def test_two_runs_of_an_ids_are_not_news_for_ever(tmp_path: Path) -> None:
+    """The log of one that has died is still read while that of the next one is followed."""
+    runs = [SimpleNamespace(number=number, log_dir=tmp_path / f"run-{number}") for number in range(2)]
+    for run in runs:
+        run.log_dir.mkdir()
+    logs = IdsLogs("a", SimpleNamespace(ahead=True, runs=runs), ahead=True)  # type: ignore[arg-type]
+    try:
+        for _ in range(3):
+            logs.news()
+            logs.look_ahead()
+        assert not logs.news()
+    finally:
+        logs.close()
 
 
 class _Refusing:
