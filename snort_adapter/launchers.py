@@ -30,11 +30,12 @@ DAQ_FOLDER: Final = HERE / "daq" / "3"  # what is built for libdaq 3
 
 
 class _Loaded:
-    """A file as it was when it was read."""
+    """A file as it was when it was read, once; `content` is for who makes this, and may be dropped."""
 
     def __init__(self, path: Path) -> None:
-        self.digest = hashlib.sha256(path.read_bytes()).digest()
-        self._stamp = self._look(path)
+        self._stamp = self._look(path)  # first: a change meanwhile is noticed later
+        self.content = path.read_bytes()
+        self.digest = hashlib.sha256(self.content).digest()
 
     def differs(self, path: Path) -> bool:
         """Whether `path` holds something else now, or cannot be read."""
@@ -68,8 +69,10 @@ class IdsLauncher(abc.ABC):
         self.config = _readable(config or self.shipped_config, "feed.ids_config")
         self.rules = [_readable(rule, "feed.rules") for rule in rules] or self._default_rules()
         self._loaded = {path: _Loaded(path) for path in [self.config, *self.rules]}
-        merged = b"".join(b"# from %s\n%s\n" % (path.name.encode(), path.read_bytes()) for path in self.rules)
+        merged = b"".join(b"# from %s\n%s\n" % (path.name.encode(), self._loaded[path].content) for path in self.rules)
         self._rules = zlib.compress(merged, 1)  # for a run that begins when other ones are in the files
+        for loaded in self._loaded.values():
+            loaded.content = b""
 
     @abc.abstractmethod
     def command(self, source: Path, log_dir: Path) -> list[str]:

@@ -42,17 +42,22 @@ def build_id(file: BinaryIO) -> bytes:
     if not head.startswith(MAGIC) or len(head) < HEADER.size:
         return b""
     _, _, _, _, at, _, _, _, size, count = HEADER.unpack(head)
-    file.seek(at)
-    table = file.read(size * count)
-    if size < SEGMENT.size or len(table) < size * count:
+    table = _at(file, at, size * count) if size == SEGMENT.size else b""
+    if len(table) < size * count:
         return b""
     for place in range(count):
         kind, _, offset, _, _, length, _, _ = SEGMENT.unpack_from(table, place * size)
-        if kind == PT_NOTE and length <= IMAGE_CHUNK:
-            file.seek(offset)
-            if found := _noted(file.read(length)):
-                return found
+        if kind == PT_NOTE and length <= IMAGE_CHUNK and (found := _noted(_at(file, offset, length))):
+            return found
     return b""
+
+
+def _at(file: BinaryIO, place: int, count: int) -> bytes:
+    """So many bytes of a file; fewer where it ends, none where no file has such a place."""
+    if place > MAX_IMAGE_BYTES:
+        return b""
+    file.seek(place)
+    return file.read(count)
 
 
 def _noted(notes: bytes) -> bytes:

@@ -50,6 +50,18 @@ def test_what_has_none_is_hashed(tmp_path: Path, content: bytes) -> None:
     assert identity_of(path) == digest_of(path) == hashlib.sha256(content).hexdigest()
 
 
+@pytest.mark.parametrize("at", [1 << 33, (1 << 64) - 1])
+def test_places_that_no_file_has(tmp_path: Path, at: int) -> None:
+    head = bytearray(elf(note(3, b"GNU\0", b"1234")))
+    struct.pack_into("<Q", head, 32, at)  # where the table of segments is
+    segment = bytearray(elf(note(3, b"GNU\0", b"1234")))
+    struct.pack_into("<Q", segment, HEADER.size + 8, at)  # where the notes are
+    for content in (head, segment):
+        path = tmp_path / "program"
+        path.write_bytes(content)
+        assert identity_of(path) == digest_of(path) != ""
+
+
 def test_what_is_no_file_has_none(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     for path in (tmp_path, tmp_path / "none", tmp_path / "empty", Path("/dev/zero"), Path("/proc/kcore")):
