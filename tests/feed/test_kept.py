@@ -254,6 +254,21 @@ def test_an_ids_that_is_ahead_is_given_away_when_it_is_not(donor: Side, joiner: 
     assert donor.finish() == expected(0)
 
 
+def test_an_image_that_nobody_wants_any_more_does_not_keep_an_ids_from_running_ahead(donor: Side) -> None:
+    ids = donor.make(optimistic=True)
+    donor.feed.start()
+    future = ids.donate(10 * COUNT)
+    donor.ring.decide(100)
+    donor.until(lambda: ids.position == 100)
+    donor.ring.guess(200)
+    assert ids.checkpoints == 0
+    assert future.cancel()
+    donor.until(lambda: ids.checkpoints > 0)
+    assert donor.finish() == expected(0)
+    donor.feed.stop()
+    assert ids.donate(0).cancelled()  # nobody is there to do it
+
+
 def test_a_ring_without_speculation_will_do(needs_criu: Path, tmp_path: Path, seed: int) -> None:
     ring = FakeRing(packets(100, seed))
     folders = tmp_path / "run", tmp_path / "log"
