@@ -102,6 +102,11 @@ MISTAKES = [
         "zzz = 9",
         "alerts.zzz: unknown key; those here: output, eve_output, stdout, syslog, hold_ms",
     ),
+    (
+        "alerts__provisional",
+        "provisional = true",
+        'alerts.provisional: goes with feed.mode = "optimistic": only an IDS that is fed early raises such; use false',
+    ),
     ("sync__k", "k = 0", "sync.k = 0: must be a whole number, 1 to 4096"),
     ("sync__k", "k = true", "sync.k = true: must be a whole number, 1 to 4096"),
     ("sync__k", 'k = "56"', 'sync.k = "56": must be a whole number, 1 to 4096'),

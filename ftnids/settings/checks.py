@@ -42,6 +42,9 @@ def crosschecked(config: Config) -> Iterator[tuple[Key, str]]:
         yield ("sync", "report_ms"), f" = {sync.report_ms}: at most half of sync.delay_ms = {sync.delay_ms}"
     yield from _check_mode(feed, config.replica.user)
     yield from _check_state(feed, config.replica.user)
+    if config.alerts.provisional and feed.mode != "optimistic":
+        why = "only an IDS that is fed early raises such"
+        yield ("alerts", "provisional"), f': goes with feed.mode = "optimistic": {why}; use false'
 
 
 def _check_mode(feed: Feed, user: str) -> Iterator[tuple[Key, str]]:
