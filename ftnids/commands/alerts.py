@@ -18,8 +18,10 @@ from ftnids.alerts.readers import Record
 from ftnids.alerts.recent import short
 from ftnids.errors import FtnidsError, UsageError
 from ftnids.limits import ALERT_LOOK_BACK, ALERT_TABLE
+from ftnids.status import client
 from ftnids.status.text import plain
 
+ANSWER_S: Final = 2.0  # for a replica to say who leads
 LOOK_S: Final = 0.2  # between looks at the files, with -f
 FIRST: Final = 10  # alerts that -f begins with
 
@@ -36,9 +38,12 @@ def command(files: tuple[Path, ...], paths: tuple[Path, ...], follow: bool, line
     Each alert comes once, with its last word: confirmed, provisional, or retracted.  With -f, an alert that is
     provisional comes again when it is confirmed or retracted, or when its time is over.
     """
-    outputs = list(files) or attach.find(paths).alerts
+    replicas = None if files else attach.find(paths)
+    outputs = list(files) if replicas is None else replicas.alerts
     if not outputs:
         raise UsageError("name the file, or a replica's TOML file: -c replica.toml; a run directory does not tell")
+    if replicas is not None and (leader := _leads_elsewhere(replicas)):
+        click.echo(f"ftnids: {leader} leads: new alerts are in its file alone; ask there, or name its file", err=True)
     try:
         if follow:
             _follow(outputs, FIRST if lines is None else lines, as_json)
@@ -54,6 +59,15 @@ def command(files: tuple[Path, ...], paths: tuple[Path, ...], follow: bool, line
     except (PermissionError, IsADirectoryError) as error:
         raise FtnidsError(f"{error.filename}: cannot be read: {error.strerror}") from None
     return 0
+
+
+def _leads_elsewhere(replicas: attach.Replicas) -> str:
+    """The replica that leads now, where it is none of `replicas`; "" where it is, or none of them answers."""
+    view, _ = client.once(replicas.sockets, ANSWER_S)
+    asked = {one.replica.name for one in replicas.configs}
+    found = {} if view is None else {one.name: one.snapshot for one in view.members if one.snapshot is not None}
+    leader = next((one.coordinator for name, one in found.items() if name in asked and one.coordinator), "")
+    return "" if leader in asked or view is None or not any(one.state == "running" for one in view.members) else leader
 
 
 def _follow(outputs: list[Path], first: int, as_json: bool) -> None:

@@ -19,7 +19,10 @@ from ftnids.alerts.follow import LineFollower
 from ftnids.alerts.outputs import JsonLines, as_line
 from ftnids.commands.alerts import command
 from ftnids.errors import FtnidsError, UsageError
+from ftnids.status import client
+from ftnids.status.roster import Member, SetView
 from tests.alerts.test_history import record
+from tests.status.sets import snapshot
 from tests.two import two
 
 
@@ -74,6 +77,14 @@ def test_a_configuration_names_the_file(path: Path, tmp_path: Path) -> None:
     told = run("-c", tmp_path / "run")
     assert isinstance(told.exception, UsageError)
     assert isinstance(run(tmp_path).exception, FtnidsError)  # a directory
+
+
+def test_where_another_replica_leads_it_is_said(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.toml").write_text(two(f'log_dir = "{tmp_path}"'))
+    for leader, said in (("b", True), ("a", False)):
+        view = SetView("x", "a", 1e9, (Member("a", 0.1, snapshot("a", coordinator=leader)),))
+        monkeypatch.setattr(client, "once", lambda sockets, timeout_s, view=view: (view, ""))
+        assert ("b leads" in run("-c", tmp_path / "a.toml").stderr) == said
 
 
 class Follower:
