@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import socket
@@ -30,6 +31,8 @@ def port(config: Config) -> Finding:
     except (OSError, PeerError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         do = f"stop what listens there (ss -ltnp), or change the address of {config.replica.name} in cluster.member"
+        if isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL:
+            do = "this host has no such address: correct replica.name, or the address in cluster.member"
         return fail("port", f"{text}: {reason}", why, do)
     return ok("port", f"{text} is free", why)
 

@@ -170,6 +170,9 @@ def test_port(tmp_path: Path) -> None:
         taken.listen()
         is_advice(setting.port(loaded), Level.FAIL, "Address already in use", "stop what listens there")
     assert setting.port(loaded).level == Level.OK
+    member = [one.model_copy(update={"address": "tcp://192.0.2.1:5701"}) for one in loaded.cluster.member]
+    away = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"member": member})})
+    is_advice(setting.port(away), Level.FAIL, "Cannot assign requested address", "no such address")
 
 
 def test_keys(tmp_path: Path) -> None:
