@@ -128,14 +128,15 @@ class IdsLauncher(abc.ABC):
         (log_dir / "ids.rules").write_bytes(zlib.decompress(self._rules))
 
     def validate(self, log_dir: Path) -> None:
-        """Let the IDS test its configuration and rules; FeedError carries its own first complaint."""
+        """Let the IDS test its configuration and rules; FeedError carries its own first complaints."""
         self.prepare(log_dir)
         status, output = self._ask(self.check_command(log_dir))
         if status != 0:
-            complaint = next((line for line in output.splitlines() if _COMPLAINT.search(line)), output.strip()[-300:])
+            lines = [line.strip()[:_COMPLAINT_CHARS] for line in output.splitlines() if _COMPLAINT.search(line)]
+            complaint = ", ".join(lines[:2]) or output.strip()[-_COMPLAINT_CHARS:]  # Suricata's second names the rule
+            count = f"{len(self.rules)} rule file{'s' * (len(self.rules) != 1)}"
             raise FeedError(
-                f"{self.name}: refuses {self.config} with {len(self.rules)} rule files: {complaint.strip()}; "
-                "correct feed.ids_config or feed.rules"
+                f"{self.name}: refuses {self.config} with {count}: {complaint}; correct feed.ids_config or feed.rules"
             )
 
     def _find(self, binary: str) -> Path:
@@ -276,6 +277,7 @@ class Snort(IdsLauncher):
 
 LAUNCHERS: Final[Mapping[str, type[IdsLauncher]]] = {kind.name: kind for kind in (Suricata, Snort)}
 
+_COMPLAINT_CHARS: Final = 300  # of one that is shown
 _COMPLAINT: Final = re.compile(r"^E: |error|FATAL|ERROR", re.IGNORECASE)
 
 
