@@ -151,6 +151,9 @@ class Transport:
         try:
             data = self._encoded(message, link.version)
         except WireError as error:
+            if not link.connected:  # it is written as for the oldest version until the peer has spoken
+                self._counters["dropped_unconnected"] += 1
+                return False
             self._counters["dropped_unsendable"] += 1
             kind = type(message).__name__
             self._limiter.log(self._log, "error", f"unsendable {kind}", "unsendable", kind=kind, reason=str(error))
