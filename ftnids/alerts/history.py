@@ -67,7 +67,8 @@ def alerts(paths: Sequence[Path]) -> Iterator[Record]:
     for record in heapq.merge(*(_records(path) for path in paths), key=lambda one: str(one.get("timestamp", ""))):
         identity = record["ftnids"]
         holds = last.get(str(identity.get("id")), OPEN)
-        if rank(identity.get("status")) >= rank(holds) and once.new(record):
+        # What holds by now may have come since the first reading: then the other word is left out.
+        if rank(identity.get("status")) >= rank(holds) and not once.known(record) and once.new(record):
             yield lapsed(record, time.time_ns() // 1_000) or record
 
 
@@ -76,6 +77,10 @@ class Once:
 
     def __init__(self) -> None:
         self._seen: OrderedDict[str, str] = OrderedDict()
+
+    def known(self, record: Record) -> bool:
+        """Whether it was there before, in whatever status."""
+        return str(record["ftnids"].get("id")) in self._seen
 
     def new(self, record: Record) -> bool:
         """Whether it says anything new; to be asked once of each record, in order."""

@@ -60,6 +60,16 @@ def test_an_alert_comes_once_with_its_last_word(tmp_path: Path) -> None:
     assert sorted(told) == [(1, "confirmed"), (2, "retracted"), (3, "provisional"), (4, "confirmed")]
 
 
+def test_an_alert_that_is_confirmed_while_it_is_read_comes_once(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.jsonl"
+    path.write_bytes(lines(record(1, "provisional"), record(2)))
+    told = history.alerts([path])
+    first = next(told)
+    with path.open("ab") as file:
+        file.write(lines(record(1)))
+    assert [one["ftnids"]["seq"] for one in (first, *told)] == [1, 2]
+
+
 def test_several_outputs_are_put_in_order_and_alerts_in_both_come_once(tmp_path: Path) -> None:
     one, other = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     one.write_bytes(lines(record(1), record(3), record(4)))
