@@ -73,8 +73,9 @@ class Joining:
     # -- the replica's start ----------------------------------------------------------------------
 
     def take_over(self, before: Joining) -> None:
-        """After a transfer that failed in the life before: this time the IDS is up before the replica joins."""
-        self._cold = self._cold or (before.joiner.failures > 0 and not before.received)
+        """After a life that got no state, by failure or refusal: this time the IDS is up before the replica joins."""
+        got_none = before.joiner.cold or before.joiner.failures > 0
+        self._cold = self._cold or (got_none and not before.received)
 
     def look_around(self) -> None:
         """Before the feed starts: where a set is heard running, its IDS waits for a state."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -23,7 +24,7 @@ from ftnids.feed.images import Image, Images
 from ftnids.feed.kept import Donation, KeptIds
 from ftnids.feed.transfer import Facts, Manifest
 from ftnids.joining import Joining
-from ftnids.sync.messages import Chunk, Heartbeat, Message, Refuse, View
+from ftnids.sync.messages import Ask, Chunk, Heartbeat, Message, Refuse, View
 from tests.two import two
 
 CONTENT = {"core-10.img": b"c" * 300, "empty.img": b"", "pages-1.img": os.urandom(40 * limits.IMAGE_CHUNK + 5)}
@@ -250,6 +251,37 @@ def test_what_differs_is_known_before_an_image_is_taken(net: Net) -> None:
     assert net.sides[0].joining.pause_ms == 0
 
 
+def test_a_first_packet_that_cannot_be_holds_nobody_up(net: Net) -> None:
+    def far(message: Message) -> Message:
+        if isinstance(message, Ask):
+            message = Ask(1, 1, View(), message.transfer, 1 << 60, message.facts)
+        return message
+
+    net.meddle = far
+    assert f"it begins at {1 << 60}, and here it is" in cold(net)
+    assert net.sides[0].ids.waits is None
+
+
+def test_a_transfer_that_ends_early_leaves_no_file_open(net: Net) -> None:
+    def ended(message: Message) -> Message:
+        if isinstance(message, Chunk) and message.number == 9:
+            return Refuse(0, 1, View(), message.transfer, reason="no more")
+        return message
+
+    net.meddle = ended
+    cold(net)
+    net.sides[1].joining.close()
+    assert not [one for one in open_files() if one.endswith(".img (deleted)")]
+
+
+def open_files() -> list[str]:
+    found = []
+    for one in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # that of the list itself
+            found.append(str(one.readlink()))
+    return found
+
+
 def test_a_full_disk_at_the_joiner(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
 
@@ -362,7 +394,6 @@ def test_after_a_transfer_that_failed_the_next_life_begins_cold(net: Net, tmp_pa
     net.sides[0].ids.fails = "no"
     cold(net)
     before = net.sides[1].joining
-    before.joiner.failures = 1
     again = Side(net, 1, tmp_path / "joiner", configured(tmp_path / "joiner"))
     again.joining.take_over(before)
     again.heard = [Heartbeat(0, 1, View(1, 3, 0, 1))]

@@ -28,6 +28,7 @@ from ftnids.limits import (
     STATE_REST_S,
     STATE_SILENCE_S,
     STATE_TURN,
+    STATE_WAIT_S,
     STATE_WINDOW,
 )
 from ftnids.sync.actions import Note, Send
@@ -123,6 +124,9 @@ class Donor:
     def tick(self, now_ns: int) -> None:
         """Send what may be sent, and give up on who does not answer."""
         if self.phase is Phase.FREE:
+            return
+        if self._began_ns is not None and now_ns - self._began_ns > (STATE_WAIT_S + STATE_SILENCE_S) * SECOND:
+            self._end(f"member {self.joiner} has not taken it after {STATE_WAIT_S + STATE_SILENCE_S:.0f} s")
             return
         if now_ns - self._heard_ns > STATE_SILENCE_S * SECOND:
             self._end(f"member {self.joiner} is silent for {STATE_SILENCE_S:.0f} s")

@@ -65,6 +65,7 @@ class Joiner:
         self.transfer = 0
         self.bytes = self.total = 0  # of the image, written and in all
         self.failures = 0  # transfers that did not come to their end
+        self.cold = False  # whether it has ended without a state
         self.seq, self._facts = 0, b""  # its first packet
         self._began_ns = self._tried_ns = self._heard_ns = self._said_ns = 0
         self._refused: dict[int, str] = {}  # for good, and why
@@ -208,7 +209,7 @@ class Joiner:
         self._send(self.donor, Ask(*self._head, self.transfer, self.seq, self._facts))
 
     def _refusal(self, message: Refuse, now_ns: int) -> None:
-        if message.again:
+        if message.again and self.phase is Phase.ASKING:
             self._busy[self.donor] = now_ns + int(STATE_BUSY_S * SECOND)
             self._why = f"member {self.donor}: {message.reason}"
         elif self.phase is Phase.ASKING:
@@ -278,6 +279,7 @@ class Joiner:
     def _end(self, reason: str) -> None:
         self.phase = Phase.OVER
         if reason:
+            self.cold = True
             self._out.append(Note("warning", "state_cold", {"reason": reason, "hint": "the IDS starts cold"}))
 
     def _send(self, member: int, message: Ask | Taken | Refuse) -> None:

@@ -202,6 +202,32 @@ def test_a_joiner_that_stops_reading_is_given_up(world: World) -> None:
     assert sent < 10 * limits.STATE_WINDOW + limits.STATE_SILENCE_S / limits.STATE_ASK_S * donors.LEAST
 
 
+def test_a_joiner_that_takes_for_ever_is_given_up(world: World) -> None:
+    """It says a word every second, but never that it has more."""
+    donor, joiner = world.add(0, image=4_000), world.add(1)
+    joiner.join()
+    world.run(lambda: donor.donor.acked > 10)
+    transfer, had = donor.donor.transfer, donor.donor.acked
+    joiner.receive = joiner.turn = lambda *_: None  # type: ignore[method-assign, assignment]
+    for second in range(int(limits.STATE_WAIT_S + limits.STATE_SILENCE_S)):
+        world.after(second * SECOND, lambda: donor.receive(Taken(1, 1, View(), transfer, had)))
+    world.run(donor.clean, limits.STATE_WAIT_S + limits.STATE_SILENCE_S + 1)
+    assert ("state_not_given", {"member": 1, "reason": "member 1 has not taken it after 40 s"}) in donor.facts
+
+
+def test_who_is_busy_in_the_middle_of_a_transfer_has_ended_it(world: World) -> None:
+    """Nothing that came is left, and it counts."""
+    world.add(0, image=4_000)
+    joiner = world.add(1)
+    joiner.join()
+    for _ in range(limits.STATE_DONORS):
+        world.run(lambda: joiner.joiner.transfer != 0 and joiner.joiner.bytes > 10)
+        joiner.receive(Refuse(0, 1, View(), joiner.joiner.transfer, True, "busy"))
+        world.run(lambda: not joiner.disk)
+    world.run(lambda: joiner.over)
+    assert joiner.ids == ["cold: 3 transfers failed, the last one because member 0: busy"]
+
+
 def test_a_donor_that_hangs_is_given_up(world: World) -> None:
     world.add(0, image=4_000)
     world.add(1)
