@@ -76,6 +76,10 @@ def examine(config: Config, seconds: float = FOLLOW_S) -> Running | Finding | No
             what = f"the status socket {path}: {client.trouble or 'no answer'}"
             do = "ask as root or as the replica's user; if it hangs, its log and its host's load say more"
             return warn("running", what, "a replica that runs knows more than its host shows", do)
+        if first.cluster != config.cluster.name:
+            what = f"the status socket {path}: who answers is of cluster {first.cluster!r}, not {config.cluster.name!r}"
+            do = "give each replica a run_dir of its own, or name the configuration with which that one was started"
+            return warn("running", what, "it says nothing of this replica", do)
         before = _next(client, NEXT_S) or first
         shown = _same_frames(config, seconds)
         while client.poll(0.0):
