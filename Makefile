@@ -15,7 +15,7 @@ build: setup ## the native module, in place
 	@scripts/build.sh
 
 test: build ## all tests; ARGS="-k ring" passes arguments to pytest
-	@$(PYTHON) -m pytest -n 3 --dist loadscope $(ARGS)
+	@$(PYTHON) -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: build ## ruff and mypy --strict
 	@$(PYTHON) -m ruff check .; ruff=$$?; $(PYTHON) -m mypy && exit $$ruff

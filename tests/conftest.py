@@ -40,8 +40,9 @@ APART: Final = (  # ... and these, which do little for a long time or are in nob
     "scenarios/test_handover.py::",
     "test_wheel.py::",
 )
-NICE: Final = {"waits": -5, "apart": 0, "feeds": 19, "computes": 19}  # where replicas must answer in time goes first
-FEEDING: Final = ("feed", "equivalence", "snort_adapter", "alerts", "bench", "doctor")  # real IDSs; after the third
+FEEDING: Final = ("feed", "equivalence", "snort_adapter", "alerts", "bench", "doctor")  # real IDSs, most of them
+# Where replicas must answer in time goes first.
+NICE: Final = {"waits": -5, "apart": 0, "feeds": 19, "simulates": 19, "computes": 19}
 SHM: Final = Path("/dev/shm")
 NETNS: Final = Path("/run/netns")
 SEED: Final = int(os.environ.get("FTNIDS_SEED", "1"))
@@ -97,12 +98,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """The fresh seeds begin with the first test that computes, where a test will ask how they ended."""
+    """The fresh seeds begin with the first test that simulates, where a test will ask how they ended."""
     of = part(item.nodeid)
     if "PYTEST_XDIST_WORKER" in os.environ:
         with contextlib.suppress(PermissionError):  # to go up again takes root
             os.setpriority(os.PRIO_PROCESS, 0, NICE[of])
-    if of == "computes" and item.config.stash[asked] and fresh not in item.config.stash:
+    if of == "simulates" and item.config.stash[asked] and fresh not in item.config.stash:
         item.config.stash[fresh] = FreshSeeds()
 
 
@@ -129,6 +130,8 @@ def part(nodeid: str) -> str:
     if inside.startswith(APART):
         return "apart"
     room = inside.split("/")[0]
+    if room == "sync":
+        return "simulates"
     return "waits" if room in WAITING else "feeds" if room in FEEDING else "computes"
 
 
